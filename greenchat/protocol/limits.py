@@ -1,0 +1,110 @@
+"""Every bound, in one place. Sizes are in bytes and times in seconds unless the name says otherwise.
+
+Each number names the precedent it was taken from, so that a change can be argued with.
+"""
+
+from typing import Final
+
+# --- the wire ---------------------------------------------------------------------------------
+
+MAX_LINE: Final = 8192
+"""One line as a sender may write it, line end left out. IRCv3 allows 8,191 bytes of tags before a line."""
+
+MAX_NAME_CHARACTERS: Final = 32
+"""A user name. Linux account names have 32 (useradd(8)); IRC networks grant 9 to 30."""
+
+MAX_DELIVERY: Final = 3 * MAX_LINE + 4 * MAX_NAME_CHARACTERS + len(": ")
+"""One line as a receiver may see it: a name before it, and each byte made safe by at most three."""
+
+MAX_FILE_NAME: Final = 255
+"""One path component: NAME_MAX of Linux, macOS and NTFS."""
+
+MAX_NUMBER: Final = 2**63 - 1
+"""Any number in a record: the largest off_t."""
+
+MIN_PORT: Final = 1024
+"""Ports below are privileged; no peer is sent to one (curl's CVE-2020-8284 shows why)."""
+
+MAX_PORT: Final = 65535
+"""The largest TCP port."""
+
+# --- the server -------------------------------------------------------------------------------
+
+MAX_CONNECTIONS: Final = 16_384
+"""Connections at once, each a descriptor; NATS accepts 65,536, ngIRCd is built for fewer."""
+
+MAX_BACKLOG: Final = 1024 * 1024
+"""What may wait for one slow consumer before it is dropped. Redis drops a subscriber at 8 MiB for a minute."""
+
+RECEIVE_SIZE: Final = 64 * 1024
+"""Read from one connection in one turn of the loop, so that nobody's flood keeps others waiting."""
+
+LISTEN_BACKLOG: Final = 1024
+"""Connections that the kernel completes before they are accepted; nginx asks for 511."""
+
+HELLO_SECONDS: Final = 30.0
+"""From connecting to the first whole line. sshd's LoginGraceTime is 120, ngIRCd's PongTimeout 20."""
+
+FLUSH_SECONDS: Final = 3.0
+"""For last words to leave when a connection or the server ends."""
+
+KEEPALIVE_SECONDS: Final = 60
+"""Silence before a connection is probed for life."""
+
+KEEPALIVE_INTERVAL: Final = 15
+"""Between probes."""
+
+KEEPALIVE_PROBES: Final = 6
+"""Unanswered probes before a peer counts as gone: found dead after 60 + 6 * 15 = 150 seconds."""
+
+# --- files ------------------------------------------------------------------------------------
+
+MAX_REQUESTS: Final = 256
+"""File requests of one user that may wait for their owners at once."""
+
+ANSWER_SECONDS: Final = 10.0
+"""For an owner to say whether it has a file."""
+
+TICKET_SECONDS: Final = 60.0
+"""For a ticket to be used, from when it was made."""
+
+MEET_SECONDS: Final = 10.0
+"""For the second side of a relayed transfer to join the first."""
+
+MAX_RELAYS: Final = 1024
+"""Relayed transfers at once: two sockets and two pipes each."""
+
+DIRECT_SECONDS: Final = 3.0
+"""For an owner's listener to accept and answer, before the relay is asked; happy eyeballs give up in seconds too."""
+
+STALL_SECONDS: Final = 30.0
+"""Without one byte moving, after which a transfer is given up. rsync daemons are commonly set to 60."""
+
+MAX_UPLOADS: Final = 64
+"""Connections to a client's listener at once."""
+
+MAX_DOWNLOADS: Final = 8
+"""Files one client fetches at once; the rest wait in order. Browsers open 6 connections to a host."""
+
+CHUNK: Final = 256 * 1024
+"""Moved in one step of a transfer; the largest step that still keeps others under a millisecond."""
+
+PIPE_SIZE: Final = 1024 * 1024
+"""Asked for a relay's pipe; the largest Linux grants by default (pipe(7), pipe-max-size)."""
+
+MAX_BACKUPS: Final = 999
+"""Numbered backups of one name, before a new one is refused."""
+
+# --- the client -------------------------------------------------------------------------------
+
+CONNECT_SECONDS: Final = 10.0
+"""For the server to accept and welcome."""
+
+SEND_SECONDS: Final = 30.0
+"""Without the server taking one byte, after which it counts as gone."""
+
+MAX_INBOX: Final = 16 * 1024 * 1024
+"""Received and not yet read by the program, before newer messages are dropped and counted."""
+
+MAX_UNWRITTEN: Final = 256 * 1024
+"""Given to standard output and not yet taken by it, before whoever writes more has to wait."""

@@ -1,0 +1,259 @@
+"""The control records and their codec: SOH, one flat JSON object whose ``t`` names its kind, LF."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias, get_type_hints
+
+from greenchat.errors import Code, ProtocolError
+from greenchat.protocol.limits import MAX_LINE, MAX_NUMBER
+
+__all__ = [
+    "SOH",
+    "Addresses",
+    "Dial",
+    "Done",
+    "Error",
+    "Fail",
+    "File",
+    "Get",
+    "Go",
+    "Got",
+    "Have",
+    "Hello",
+    "Pull",
+    "Record",
+    "Refuse",
+    "Refused",
+    "Relay",
+    "Sorry",
+    "Take",
+    "Want",
+    "Welcome",
+    "decode",
+    "encode",
+]
+
+SOH: Final = b"\x01"
+"""Starts a record's line; text never contains it."""
+
+Addresses: TypeAlias = tuple[tuple[str, int], ...]
+"""Hosts, as numeric addresses, with their ports."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Record:
+    """One control record; its fields are the JSON object's."""
+
+
+# --- the chat connection: client to server ----------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hello(Record):
+    """The first line of a client: its protocol version, its user's name, its port for file requests (0: none)."""
+
+    v: int
+    name: str
+    listen: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Get(Record):
+    """Asks for *owner*'s *file*; *id* is the client's own number for the request."""
+
+    id: int
+    owner: str
+    file: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Have(Record):
+    """The owner has the file that *ticket* is for, and will hand it to who shows that ticket."""
+
+    ticket: str
+    size: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refuse(Record):
+    """The owner has no such file to give."""
+
+    ticket: str
+    code: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Relay(Record):
+    """The first line of a data connection to the server; *key* says of which transfer it is which side."""
+
+    key: str
+
+
+# --- the chat connection: server to client ----------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Welcome(Record):
+    """The client is in the room, under *name*, and the two speak version *v*."""
+
+    v: int
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refused(Record):
+    """The client is not let in; the connection ends."""
+
+    code: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Error(Record):
+    """The server's last words on a connection."""
+
+    code: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Want(Record):
+    """Asks an owner for *file*, on behalf of the user *requester*, who will show *ticket*."""
+
+    ticket: str
+    requester: str
+    file: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Take(Record):
+    """The requester may fetch its request *id*: at a *direct* address, or relayed, with *key*."""
+
+    id: int
+    ticket: str
+    size: int
+    direct: Addresses
+    key: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fail(Record):
+    """The request *id* came to nothing."""
+
+    id: int
+    code: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dial(Record):
+    """Asks the owner of the file that *ticket* is for to join a relayed connection, with *key*."""
+
+    ticket: str
+    key: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Go(Record):
+    """The two sides of a relayed connection are joined; the server is silent from here on."""
+
+
+# --- the data connection ----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pull(Record):
+    """The requester asks for the file that *ticket* is for."""
+
+    ticket: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class File(Record):
+    """Exactly *size* bytes follow; *algorithm* is that of the digest that comes after them."""
+
+    size: int
+    algorithm: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Done(Record):
+    """The bytes are all sent; *digest*, in hexadecimal, is theirs."""
+
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sorry(Record):
+    """The owner gives up, instead of `File` or instead of `Done`."""
+
+    code: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Got(Record):
+    """The requester has the file, under its name, with this *digest*."""
+
+    digest: str
+
+
+# --- the codec --------------------------------------------------------------------------------
+
+
+def _number(value: Any) -> int:
+    if type(value) is int and 0 <= value <= MAX_NUMBER:  # a bool is no number
+        return value
+    raise ValueError
+
+
+def _string(value: Any) -> str:
+    if isinstance(value, str):
+        value.encode()  # JSON can spell lone surrogates, which no UTF-8 can
+        return value
+    raise ValueError
+
+
+def _addresses(value: Any) -> Addresses:
+    if isinstance(value, list):
+        return tuple((_string(host), _number(port)) for host, port in value)
+    raise ValueError
+
+
+def _no_constant(_name: str) -> None:
+    raise ValueError  # NaN and the infinities are Python's, not JSON's
+
+
+_READERS: Final[dict[object, Callable[[Any], object]]] = {int: _number, str: _string, Addresses: _addresses}
+
+_FIELDS: Final[dict[type[Record], dict[str, Callable[[Any], object]]]] = {
+    kind: {name: _READERS[hint] for name, hint in get_type_hints(kind).items()} for kind in Record.__subclasses__()
+}
+
+_KINDS: Final[dict[str, type[Record]]] = {kind.__name__.lower(): kind for kind in _FIELDS}
+
+
+def encode(record: Record) -> bytes:
+    """*record* as one line. Raises `ProtocolError` if it would be longer than a line may be."""
+    fields = {"t": type(record).__name__.lower()} | {name: getattr(record, name) for name in _FIELDS[type(record)]}
+    line = SOH + json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+    if len(line) > MAX_LINE + 1:
+        raise ProtocolError(Code.LINE_TOO_LONG)
+    return line
+
+
+def decode(line: bytes) -> Record | None:
+    """The record in *line*, given without its SOH and its line end; None if its kind is unknown.
+
+    Unknown fields are ignored. Raises `ProtocolError` if the line is no JSON object, names no kind,
+    or lacks a field or has one of the wrong type.
+    """
+    try:
+        fields = json.loads(line.decode(), parse_constant=_no_constant)
+        kind = _KINDS.get(_string(fields["t"]))
+        return kind(**{name: read(fields[name]) for name, read in _FIELDS[kind].items()}) if kind else None
+    # in this order: not JSON, or a wrong value; a wrong shape; a missing field; nested too deep
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise ProtocolError(Code.BAD_RECORD) from None

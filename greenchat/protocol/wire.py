@@ -1,0 +1,280 @@
+"""The two sides of a chat connection as state machines: bytes in, events out; records and text in, bytes out.
+
+A server's side:                                  A client's side:
+
+    START ──bare name──▶ GUEST                        START ──Welcome──▶ CLIENT
+      ├──────Hello─────▶ CLIENT                         └─────Refused──▶ ENDED
+      └──────Relay─────▶ RELAY
+    any ──rule broken──▶ ENDED                        any ──Error, rule broken──▶ ENDED
+
+All that changes a connection's state is in this file. Text goes through a block of lines at a time:
+a block is checked, made safe and handed on as one `bytes`, however many lines it holds.
+"""
+
+import dataclasses
+import enum
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from greenchat.errors import Code, GreenchatError, ProtocolError, sentence
+from greenchat.protocol.limits import MAX_DELIVERY, MAX_LINE, MAX_PORT, MIN_PORT
+from greenchat.protocol.names import user_name
+from greenchat.protocol.records import (
+    SOH,
+    Dial,
+    Error,
+    Fail,
+    Get,
+    Have,
+    Hello,
+    Record,
+    Refuse,
+    Refused,
+    Relay,
+    Sorry,
+    Take,
+    Want,
+    Welcome,
+    decode,
+    encode,
+)
+from greenchat.protocol.text import safe_block, safe_line
+
+__all__ = [
+    "VERSION",
+    "ClientWire",
+    "Event",
+    "Failure",
+    "Guest",
+    "LineSplitter",
+    "ServerWire",
+    "State",
+    "Text",
+    "message_line",
+]
+
+VERSION: Final = 1
+"""The newest version of the protocol that this package speaks."""
+
+
+class State(enum.Enum):
+    """Where a connection stands."""
+
+    START = enum.auto()
+    GUEST = enum.auto()
+    CLIENT = enum.auto()
+    RELAY = enum.auto()
+    ENDED = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """The first line was a bare name: the peer is a person with netcat, say."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One or more whole lines, each ended by LF, valid UTF-8 and safe to show."""
+
+    block: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The peer broke a rule, and nothing more can be read from it."""
+
+    code: Code
+    text: str
+
+
+Event: TypeAlias = Guest | Text | Failure | Record
+
+
+class LineSplitter:
+    """Whole lines out of a stream that comes in pieces, with a bound on each line and so on memory."""
+
+    __slots__ = ("_limit", "_rest")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """All lines completed by *data*, as one block that is empty or ends in LF.
+
+        Raises `ProtocolError` if a line, complete or not, is longer than the limit.
+        """
+        end = data.rfind(b"\n") + 1
+        block, rest = (self._rest + data[:end], data[end:]) if end else (b"", self._rest + data)
+        if len(rest) > self._limit or (len(block) > self._limit and self._longest(block) > self._limit):
+            raise ProtocolError(Code.LINE_TOO_LONG)
+        self._rest = rest
+        return block
+
+    @staticmethod
+    def _longest(block: bytes) -> int:
+        return max(map(len, block.split(b"\n")))
+
+    def take_rest(self) -> bytes:
+        """What was received after the last whole line; it is the caller's from now on."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+
+class _Wire:
+    """What both sides share: splitting, decoding, and the end of a connection that broke a rule."""
+
+    __slots__ = ("_lines", "state")
+
+    _ALLOWED: tuple[type[Record], ...]
+    """The records that may come once the connection has started."""
+
+    def __init__(self, limit: int) -> None:
+        self.state = State.START
+        self._lines = LineSplitter(limit)
+
+    def receive(self, data: bytes) -> list[Event]:
+        """The events that *data* completes; never raises. After a `Failure` there are none."""
+        events: list[Event] = []
+        if self.state is State.ENDED:
+            return events
+        try:
+            if block := self._lines.feed(data):
+                for event in self._events(block):
+                    events.append(event)  # noqa: PERF402 - what came before an error must stay
+        except GreenchatError as error:
+            self.state = State.ENDED
+            events.append(Failure(error.code, str(error)))
+        return events
+
+    def _events(self, block: bytes) -> Iterator[Event]:
+        if self.state is State.START:
+            first, _, block = block.partition(b"\n")
+            yield self._start(first.removesuffix(b"\r"))
+        if block:
+            yield from self._go_on(block)
+
+    def _start(self, line: bytes) -> Event:
+        """What the connection's first line is; decides the state that follows."""
+        raise NotImplementedError
+
+    def _go_on(self, block: bytes) -> Iterator[Event]:
+        """Text in runs as long as they are, and the records between them."""
+        if SOH not in block:
+            yield Text(safe_block(block))
+            return
+        for is_record, run in _runs(block):
+            if self.state is State.ENDED:
+                return
+            if not is_record:
+                yield Text(safe_block(run))
+            elif (record := decode(run[1:-1])) is not None:
+                yield self._accept(record)
+
+    def _accept(self, record: Record) -> Event:
+        if not isinstance(record, self._ALLOWED):
+            raise ProtocolError(Code.UNEXPECTED)
+        return record
+
+
+def _runs(block: bytes) -> Iterator[tuple[bool, bytes]]:
+    """*block* as runs of text lines and single records, in order."""
+    lines = (line + b"\n" for line in block.split(b"\n")[:-1])
+    for is_record, run in itertools.groupby(lines, lambda line: line.startswith(SOH)):
+        if is_record:
+            yield from ((True, line) for line in run)
+        else:
+            yield False, b"".join(run)
+
+
+class ServerWire(_Wire):
+    """A server's side of a connection."""
+
+    __slots__ = ("_last_word",)
+
+    _ALLOWED = (Get, Have, Refuse)
+
+    def __init__(self) -> None:
+        super().__init__(MAX_LINE)
+        self._last_word: type[Refused | Error | Sorry] | None = None
+
+    def farewell(self, code: str, text: str = "") -> bytes:
+        """The last words to this peer, in the form that it understands, whatever state it is in."""
+        text = text or sentence(code)
+        return encode(self._last_word(code, text)) if self._last_word else f"error: {text}\n".encode()
+
+    def _start(self, line: bytes) -> Event:
+        if not line.startswith(SOH):
+            self.state = State.GUEST
+            return Guest(user_name(line.decode(errors="replace")))
+        self._last_word = Refused
+        record = decode(line[1:])
+        if isinstance(record, Hello):
+            return self._hello(record)
+        if isinstance(record, Relay):
+            self.state, self._last_word = State.RELAY, Sorry
+            return record
+        raise ProtocolError(Code.UNEXPECTED)
+
+    def _hello(self, hello: Hello) -> Hello:
+        if hello.v < 1:
+            raise ProtocolError(Code.BAD_VERSION)
+        if hello.listen and not MIN_PORT <= hello.listen <= MAX_PORT:
+            raise ProtocolError(Code.BAD_PORT)
+        self.state = State.CLIENT
+        return dataclasses.replace(hello, v=min(hello.v, VERSION), name=user_name(hello.name))
+
+    def welcome(self, hello: Hello) -> bytes:
+        """Lets the client of *hello* in: from now on its errors are `Error`, no longer `Refused`."""
+        self._last_word = Error
+        return encode(Welcome(hello.v, hello.name))
+
+    def _go_on(self, block: bytes) -> Iterator[Event]:
+        if self.state is State.GUEST:  # a guest has no records: SOH is one more control in its text
+            yield Text(safe_block(block))
+        elif self.state is State.CLIENT:
+            yield from super()._go_on(block)
+        # a data connection that speaks before Go loses what it said
+
+
+class ClientWire(_Wire):
+    """A client's side of a connection."""
+
+    __slots__ = ()
+
+    _ALLOWED = (Want, Take, Fail, Dial, Error)
+
+    def __init__(self) -> None:
+        super().__init__(MAX_DELIVERY)
+
+    def _start(self, line: bytes) -> Event:
+        if line.startswith(b"error: "):  # a server that had no time for a hello
+            self.state = State.ENDED
+            return Refused(Code.FAILED, safe_line(line.decode(errors="replace").removeprefix("error: ")))
+        record = decode(line[1:]) if line.startswith(SOH) else None
+        if isinstance(record, Welcome):
+            self.state = State.CLIENT
+            return record
+        if isinstance(record, Refused):
+            self.state = State.ENDED
+            return record
+        raise ProtocolError(
+            Code.UNEXPECTED, "what answers there is not a greenchat server: check the host and the port"
+        )
+
+    def _accept(self, record: Record) -> Event:
+        if isinstance(record, Error):
+            self.state = State.ENDED
+        return super()._accept(record)
+
+
+def message_line(text: str) -> bytes:
+    """*text* as one line to send. Raises `ProtocolError` if it is longer than a line may be."""
+    line = safe_line(text).encode(errors="replace")
+    if len(line) > MAX_LINE:
+        raise ProtocolError(Code.LINE_TOO_LONG, f"that message has more than {MAX_LINE} bytes: send it in parts")
+    return line + b"\n"
