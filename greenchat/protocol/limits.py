@@ -45,7 +45,7 @@ LISTEN_BACKLOG: Final = 1024
 HELLO_SECONDS: Final = 30.0
 """From connecting to the first whole line. sshd's LoginGraceTime is 120, ngIRCd's PongTimeout 20."""
 
-FLUSH_SECONDS: Final = 3.0
+FLUSH_SECONDS: Final = 2.0
 """For last words to leave when a connection or the server ends."""
 
 KEEPALIVE_SECONDS: Final = 60

@@ -1,0 +1,174 @@
+"""TCP on gevent, as both programs need it: where to listen, how to read fairly, whose address it is."""
+
+import contextlib
+import errno
+import ipaddress
+import os
+import resource
+from collections.abc import Callable, Generator, Iterator
+from typing import Final
+
+from gevent import get_hub, socket
+from gevent.server import StreamServer
+
+from greenchat.errors import Code, ListenError
+from greenchat.protocol import limits
+
+__all__ = [
+    "LOOPBACK",
+    "Handler",
+    "Listener",
+    "chunks",
+    "is_loopback",
+    "listen",
+    "plain_host",
+    "raise_descriptor_limit",
+    "send_now",
+    "tune",
+]
+
+Handler = Callable[[socket.socket, tuple[str, int]], None]
+"""Serves one accepted connection, given its socket and the peer's host and port."""
+
+LOOPBACK: Final = ("127.0.0.1", "::1")
+"""The machine itself, in both address families."""
+
+_TRIES: Final = 16
+"""Free ports tried until one is free in both address families."""
+
+_READ: Final = 1
+
+
+def plain_host(host: str) -> str:
+    """*host* as people write it: an IPv4 address seen through an IPv6 socket is an IPv4 address."""
+    return host.removeprefix("::ffff:") if "." in host else host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host*, a numeric address, is this machine alone."""
+    return ipaddress.ip_address(plain_host(host).partition("%")[0]).is_loopback
+
+
+def listen(hosts: tuple[str, ...], port: int) -> list[socket.socket]:
+    """Sockets that listen on *port* at each of *hosts*, all on the same port where 0 asks for a free one.
+
+    A second host that this machine lacks is left out. Raises `ListenError`.
+    """
+    for _ in range(_TRIES):
+        first = _listen(hosts[0], port)
+        try:
+            return [first, *_listen_beside(hosts[1:], first.getsockname()[1])]
+        except ListenError:
+            first.close()
+            if port:
+                raise
+    raise ListenError(Code.BAD_PORT, "no port is free in both address families: give one")
+
+
+def _listen_beside(hosts: tuple[str, ...], port: int) -> Iterator[socket.socket]:
+    for host in hosts:
+        with contextlib.suppress(_NoSuchHost):
+            yield _listen(host, port)
+
+
+class _NoSuchHost(ListenError):
+    """The machine has no such address, or not that address family."""
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _NoSuchHost(Code.BAD_PORT, f"cannot listen at {host}: {os.strerror(error.errno or 0)}") from None
+    try:
+        _prepare(sock, host)
+        sock.bind(address)
+        sock.listen(limits.LISTEN_BACKLOG)
+    except (OSError, OverflowError) as error:
+        sock.close()
+        raise _listen_error(error, host, port) from None
+    return sock
+
+
+def _prepare(sock: socket.socket, host: str) -> None:
+    """Options are set on the listening socket once: accepted ones inherit them."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+    tune(sock)
+
+
+def tune(sock: socket.socket) -> None:
+    """Small messages leave at once, and a dead peer is found (`limits.KEEPALIVE_SECONDS`)."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", limits.KEEPALIVE_SECONDS),
+        ("TCP_KEEPINTVL", limits.KEEPALIVE_INTERVAL),
+        ("TCP_KEEPCNT", limits.KEEPALIVE_PROBES),
+    ):
+        if hasattr(socket, option):  # macOS names the first one otherwise
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _listen_error(error: Exception, host: str, port: int) -> ListenError:
+    number = getattr(error, "errno", None)
+    if number == errno.EADDRINUSE:
+        return ListenError(Code.BAD_PORT, f"port {port} is in use: give another, or 0 for any that is free")
+    if number == errno.EACCES:
+        return ListenError(Code.BAD_PORT, f"port {port} needs more privileges: give one from 1024 to 65535")
+    if number == errno.EADDRNOTAVAIL:
+        return _NoSuchHost(Code.BAD_PORT, f"{host} is no address of this machine: give one that is")
+    return ListenError(Code.BAD_PORT, f"cannot listen at {host} port {port}: {os.strerror(number or 0)}")
+
+
+class Listener(StreamServer):
+    """Accepts on one socket, a greenlet for each connection, and refuses past a bound instead of letting it wait."""
+
+    def __init__(self, sock: socket.socket, handler: Handler) -> None:
+        sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        super().__init__(sock, handler)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self.address[1])
+
+
+def chunks(sock: socket.socket, size: int) -> Generator[bytes]:
+    """What arrives on *sock*, at most *size* bytes in one turn of the loop, until it ends or breaks.
+
+    A plain ``recv`` does not yield while there is more to read, and would let one flood keep everyone waiting.
+    """
+    hub = get_hub()
+    readable = hub.loop.io(sock.fileno(), _READ)
+    try:
+        while True:
+            hub.wait(readable)
+            data = sock.recv(size)
+            if not data:
+                return
+            yield data
+    except OSError:
+        return  # a reset is an end like any other
+    finally:
+        readable.stop()
+        readable.close()
+
+
+def send_now(sock: socket.socket, data: bytes | memoryview) -> int:
+    """How many bytes of *data* the socket took without waiting. Raises `OSError` if the connection is broken."""
+    try:
+        return sock.send(data, timeout=0.0)  # type: ignore[call-arg]  # the stubs lack gevent's own parameter
+    except BlockingIOError:
+        return 0
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process have as many descriptors as the system grants it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,88 @@
+"""The chat server, to run or to embed."""
+
+from types import TracebackType
+from typing import Any, Self
+
+import gevent
+from gevent import socket
+from gevent.event import Event
+from greenlet import greenlet
+
+from greenchat.errors import Code
+from greenchat.net import LOOPBACK, Listener, listen
+from greenchat.protocol.limits import FLUSH_SECONDS, MAX_CONNECTIONS
+from greenchat.server.directory import Directory
+from greenchat.server.relay import RelayRoom
+from greenchat.server.room import Room
+from greenchat.server.session import House, Session
+from greenchat.server.tickets import Party, TicketOffice
+
+__all__ = ["ChatServer"]
+
+
+class ChatServer:
+    """A chat room and file exchange on one port.
+
+    Listens on this machine alone, in both address families, unless *host* names another address;
+    *port* 0 picks a free one. A context manager starts and stops it:
+
+        with ChatServer() as server:
+            client = ChatClient("ann", port=server.port)
+    """
+
+    def __init__(self, port: int = 0, *, host: str | None = None) -> None:
+        self.port = port
+        self._hosts = LOOPBACK if host is None else (host,)
+        self._listeners: list[Listener] = []
+        self._sessions: dict[Session, greenlet] = {}
+        self._stopped = Event()
+
+    def start(self) -> None:
+        """Listen and serve, in the background. Raises `ListenError`."""
+        sockets = listen(self._hosts, self.port)
+        self.port = sockets[0].getsockname()[1]
+        self.hosts = tuple(sock.getsockname()[0] for sock in sockets)
+        self._relay = RelayRoom()
+        self._room = Room()
+        directory: Directory[Party] = Directory()
+        self._house = House(self._room, directory, TicketOffice(directory, self._relay))
+        self._listeners = [Listener(sock, self._accept) for sock in sockets]
+        for listener in self._listeners:
+            listener.start()
+
+    def stop(self) -> None:
+        """Tell everyone, let what is on its way leave (`limits.FLUSH_SECONDS` at most), and end all connections."""
+        for listener in self._listeners:
+            listener.stop()
+        self._listeners.clear()
+        self._room.close()
+        self._relay.stop()
+        for session in self._sessions:
+            session.end(Code.SHUTDOWN)
+        gevent.joinall(list(self._sessions.values()), timeout=FLUSH_SECONDS)
+        gevent.killall(list(self._sessions.values()))
+        self._stopped.set()
+
+    def serve_forever(self) -> None:
+        """Wait until `stop` has been called and has done its work."""
+        self._stopped.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _accept(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
+        session = Session(self._house, sock, address[0])
+        if len(self._sessions) >= MAX_CONNECTIONS:
+            session.end(Code.SERVER_FULL)
+            return
+        self._sessions[session] = gevent.getcurrent()
+        try:
+            session.run()
+        finally:
+            del self._sessions[session]

@@ -1,0 +1,197 @@
+"""File requests from asking to meeting: each one answered, each permission good once and for a limited time.
+
+requester ──get──▶ office ──want──▶ owner
+requester ◀─take── office ◀─have─── owner         a ticket, and a key for each side of a relay
+requester ─relay─▶ office ──dial──▶ owner ─relay─▶ office: both sides are here, and join the relay room
+"""
+
+import contextlib
+import secrets
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import gevent
+from gevent import socket
+from gevent.event import AsyncResult
+
+from greenchat.errors import Code, TransferError, known, sentence
+from greenchat.net import is_loopback, send_now
+from greenchat.protocol.limits import ANSWER_SECONDS, MAX_FILE_NAME, MAX_REQUESTS, MEET_SECONDS, TICKET_SECONDS
+from greenchat.protocol.records import Addresses, Dial, Fail, Get, Go, Have, Record, Refuse, Take, Want, encode
+from greenchat.server.directory import Directory
+from greenchat.server.relay import RelayRoom
+
+__all__ = ["Party", "TicketOffice"]
+
+
+class Party(Protocol):
+    """A user who may ask for files and, unless a guest, serve them."""
+
+    name: str
+    host: str
+    """The address that the server sees."""
+    listen: int | None
+    """The port for file requests: 0 if there is none, None for a guest, who cannot serve."""
+
+    def tell(self, record: Record) -> None:
+        """Send *record* without ever waiting and without raising."""
+
+
+def _secret() -> str:
+    """128 random bits, in hexadecimal."""
+    return secrets.token_hex(16)
+
+
+@dataclass(eq=False, slots=True)
+class _Transfer:
+    id: int
+    requester: Party
+    owner: Party
+    ticket: str = field(default_factory=_secret)
+    requester_key: str = field(default_factory=_secret)
+    owner_key: str = field(default_factory=_secret)
+    granted: bool = False
+    timer: "gevent.Greenlet[..., None] | None" = None
+    waiting: socket.socket | None = None
+    """The requester's side of a relay, while it waits for the owner's."""
+    met: "AsyncResult[None]" = field(default_factory=AsyncResult)
+
+
+class TicketOffice:
+    """Introduces requesters to owners."""
+
+    def __init__(self, directory: Directory[Party], relay: RelayRoom) -> None:
+        self._directory = directory
+        self._relay = relay
+        self._by_ticket: dict[str, _Transfer] = {}
+        self._by_key: dict[str, _Transfer] = {}
+        self._of: dict[Party, dict[_Transfer, None]] = defaultdict(dict)
+        """Each party's transfers, in either role, oldest first."""
+
+    def ask(self, requester: Party, get: Get) -> None:
+        """Pass a request on to the owner, or say what is wrong with it."""
+        try:
+            owner = self._owner(requester, get)
+            self._make_room(requester)
+        except TransferError as error:
+            requester.tell(Fail(get.id, error.code, str(error)))
+            return
+        transfer = _Transfer(get.id, requester, owner)
+        self._by_ticket[transfer.ticket] = transfer
+        self._of[requester][transfer] = self._of[owner][transfer] = None
+        self._expire_in(ANSWER_SECONDS, transfer)
+        owner.tell(Want(transfer.ticket, requester.name, get.file))
+
+    def have(self, owner: Party, have: Have) -> None:
+        """The owner has the file: tell the requester where it may be fetched."""
+        transfer = self._unanswered(owner, have.ticket)
+        if transfer is None:
+            return
+        transfer.granted = True
+        self._by_key[transfer.requester_key] = transfer
+        self._expire_in(TICKET_SECONDS, transfer)
+        direct = _direct(owner, transfer.requester)
+        transfer.requester.tell(Take(transfer.id, have.ticket, have.size, direct, transfer.requester_key))
+
+    def refuse(self, owner: Party, refuse: Refuse) -> None:
+        """The owner will not hand out the file: tell the requester."""
+        transfer = self._unanswered(owner, refuse.ticket)
+        if transfer is not None:
+            self._fail(transfer, known(refuse.code))
+
+    def meet(self, key: str, sock: socket.socket) -> None:
+        """Take *sock* as one side of a relayed transfer: the first waits for the second, which starts the relay.
+
+        On return the relay room owns the connection. Raises `TransferError` if there will be no relay.
+        """
+        transfer = self._by_key.pop(key, None)
+        if transfer is None:
+            raise TransferError(Code.BAD_TICKET)
+        if key == transfer.owner_key:
+            self._join(transfer, sock)
+        else:
+            self._wait_for_owner(transfer, sock)
+
+    def forget(self, party: Party) -> None:
+        """*party* has left: whoever waits for it is told."""
+        for transfer in list(self._of.pop(party, ())):
+            self._fail(transfer, Code.OWNER_LEFT if party is transfer.owner else Code.INTERRUPTED)
+
+    def _owner(self, requester: Party, get: Get) -> Party:
+        if len(get.file.encode()) > MAX_FILE_NAME:
+            raise TransferError(Code.BAD_FILE_NAME)
+        owner = self._directory.find(get.owner)
+        if owner is None:
+            raise TransferError(Code.UNKNOWN_OWNER)
+        if owner is requester:
+            raise TransferError(Code.OWN_FILE)
+        if owner.listen is None:
+            raise TransferError(Code.NO_FILES)
+        return owner
+
+    def _make_room(self, requester: Party) -> None:
+        """Forget the oldest ticket that lies unused, if there are too many."""
+        mine = [transfer for transfer in self._of[requester] if transfer.requester is requester]
+        if len(mine) < MAX_REQUESTS:
+            return
+        unused = next((transfer for transfer in mine if transfer.granted and not transfer.waiting), None)
+        if unused is None:
+            raise TransferError(Code.TOO_MANY)
+        self._drop(unused)
+
+    def _unanswered(self, owner: Party, ticket: str) -> _Transfer | None:
+        transfer = self._by_ticket.get(ticket)
+        return transfer if transfer and transfer.owner is owner and not transfer.granted else None
+
+    def _wait_for_owner(self, transfer: _Transfer, sock: socket.socket) -> None:
+        self._relay.check_room()
+        transfer.waiting = sock
+        self._by_key[transfer.owner_key] = transfer
+        transfer.owner.tell(Dial(transfer.ticket, transfer.owner_key))
+        try:
+            transfer.met.get(timeout=MEET_SECONDS)
+        except gevent.Timeout:
+            self._drop(transfer)
+            raise TransferError(Code.OWNER_SILENT) from None
+
+    def _join(self, transfer: _Transfer, owner_side: socket.socket) -> None:
+        """Never waits, so that neither side can give up meanwhile."""
+        if transfer.waiting is None:
+            raise TransferError(Code.BAD_TICKET)
+        self._relay.check_room()
+        sides = (transfer.waiting, owner_side)
+        for sock in sides:
+            with contextlib.suppress(OSError):  # a side that is gone is found out by the relay
+                send_now(sock, encode(Go()))
+        self._relay.join(*(sock.detach() for sock in sides))
+        self._drop(transfer)
+        transfer.met.set(None)
+
+    def _fail(self, transfer: _Transfer, code: Code) -> None:
+        self._drop(transfer)
+        if transfer.waiting:
+            transfer.met.set_exception(TransferError(code))
+        elif not transfer.granted:
+            transfer.requester.tell(Fail(transfer.id, code, sentence(code)))
+
+    def _expire_in(self, seconds: float, transfer: _Transfer) -> None:
+        if transfer.timer:
+            transfer.timer.kill(block=False)
+        transfer.timer = gevent.spawn_later(seconds, self._fail, transfer, Code.OWNER_SILENT)
+
+    def _drop(self, transfer: _Transfer) -> None:
+        self._by_ticket.pop(transfer.ticket, None)
+        self._by_key.pop(transfer.requester_key, None)
+        self._by_key.pop(transfer.owner_key, None)
+        for party in (transfer.requester, transfer.owner):
+            self._of[party].pop(transfer, None)
+        if transfer.timer and transfer.timer is not gevent.getcurrent():
+            transfer.timer.kill(block=False)
+
+
+def _direct(owner: Party, requester: Party) -> Addresses:
+    """Where *requester* may reach *owner* without the relay."""
+    if not owner.listen or (is_loopback(owner.host) and not is_loopback(requester.host)):
+        return ()  # the server's own loopback is not the requester's
+    return ((owner.host, owner.listen),)
