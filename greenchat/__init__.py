@@ -1,1 +1,10 @@
-"""A chat room and a file exchange for the terminal, on green threads."""
+"""A chat room and a file exchange for the terminal, on green threads.
+
+To run: ``greenchat server`` and ``greenchat client``. To embed: `ChatServer` and `ChatClient`.
+"""
+
+from greenchat.client import ChatClient, Message, Received, Route, Served
+from greenchat.errors import GreenchatError
+from greenchat.server import ChatServer
+
+__all__ = ["ChatClient", "ChatServer", "GreenchatError", "Message", "Received", "Route", "Served"]

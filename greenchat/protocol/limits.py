@@ -92,6 +92,12 @@ CHUNK: Final = 256 * 1024
 PIPE_SIZE: Final = 1024 * 1024
 """Asked for a relay's pipe; the largest Linux grants by default (pipe(7), pipe-max-size)."""
 
+MAX_OFFERS: Final = 1024
+"""Tickets that a client honours at once; past that the oldest is forgotten."""
+
+DISK_THREADS: Final = 2
+"""Threads of a client for digests and for what waits on the disk."""
+
 MAX_BACKUPS: Final = 999
 """Numbered backups of one name, before a new one is refused."""
 
@@ -102,6 +108,9 @@ CONNECT_SECONDS: Final = 10.0
 
 SEND_SECONDS: Final = 30.0
 """Without the server taking one byte, after which it counts as gone."""
+
+GOODBYE_SECONDS: Final = 3.0
+"""For what was typed to reach the server, and what was received to reach standard output, when a client ends."""
 
 MAX_INBOX: Final = 16 * 1024 * 1024
 """Received and not yet read by the program, before newer messages are dropped and counted."""

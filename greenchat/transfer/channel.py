@@ -7,7 +7,7 @@ requester   Got, once the file is published
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import gevent
 from gevent import socket
@@ -67,7 +67,7 @@ class Channel:
             self._amid_bytes = False
             if file.changed():
                 raise TransferError(Code.CHANGED)
-            self.send(Done(digesting.get()))
+            self.send(Done(cast(str, digesting.get())))
         finally:
             digest.cancel()
             digesting.wait()  # until then the thread reads from the descriptor
@@ -86,6 +86,11 @@ class Channel:
         if not self._amid_bytes:
             with contextlib.suppress(GreenchatError):
                 self.send(Sorry(error.code, sentence(error.code)))
+
+    def abort(self) -> None:
+        """End the connection for whoever is using it in another greenlet; that one still has to close it."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection."""

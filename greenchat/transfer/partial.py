@@ -8,6 +8,7 @@ import contextlib
 import os
 import secrets
 import stat
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +49,7 @@ class Partial:
         self._digest = Digest()
         self._size = 0
         self._directory = self._fd = -1
+        self._publishing = threading.Lock()  # it may be closed while a thread publishes it
         try:
             self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._fd = os.open(self._temporary, _CREATE, 0o600, dir_fd=self._directory)
@@ -72,14 +74,18 @@ class Partial:
     def publish(self) -> Published:
         """Give the file its name; what has another content under that name is kept as a numbered backup."""
         try:
-            if self._is_there():
-                return Published(backup=None, unchanged=True)
-            os.fchmod(self._fd, 0o666 & ~_UMASK)
-            os.fsync(self._fd)
-            backup = self._place()
-            os.fsync(self._directory)
+            with self._publishing:
+                return self._publish()
         except OSError as error:
             raise _disk_error(error) from None
+
+    def _publish(self) -> Published:
+        if self._is_there():
+            return Published(backup=None, unchanged=True)
+        os.fchmod(self._fd, 0o666 & ~_UMASK)
+        os.fsync(self._fd)
+        backup = self._place()
+        os.fsync(self._directory)
         return Published(backup, unchanged=False)
 
     def _is_there(self) -> bool:
@@ -106,7 +112,7 @@ class Partial:
             os.rename(self._temporary, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
             self._temporary = None
             return backup
-        return None
+        return None  # the temporary name is removed on leaving
 
     def _back_up(self) -> str:
         """A second name for what is there: it is never without one, and a link itself is kept, never its target."""
@@ -130,7 +136,8 @@ class Partial:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        with self._publishing:
+            self._close()
 
     def _close(self) -> None:
         if self._temporary is not None and self._fd >= 0:

@@ -1,0 +1,169 @@
+"""Fetching files: asking for one, reaching its owner one way or the other, and keeping what arrives whole."""
+
+import contextlib
+import enum
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import gevent
+from gevent.event import AsyncResult
+from gevent.lock import BoundedSemaphore
+from gevent.threadpool import ThreadPool
+
+from greenchat.client.session import connect
+from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, ServerGone, TransferError
+from greenchat.protocol.limits import ANSWER_SECONDS, DIRECT_SECONDS, MAX_DOWNLOADS, MAX_PORT, MEET_SECONDS, MIN_PORT
+from greenchat.protocol.names import file_name
+from greenchat.protocol.records import Fail, File, Get, Go, Got, Pull, Record, Relay, Take
+from greenchat.transfer.channel import Channel
+from greenchat.transfer.digest import ALGORITHM
+from greenchat.transfer.partial import Partial, Published
+
+__all__ = ["Downloads", "Received", "Route"]
+
+_NEXT_ROUTE = frozenset({Code.UNREACHABLE, Code.INTERRUPTED, Code.STALLED, Code.UNEXPECTED, Code.BAD_RECORD})
+"""What may be wrong with a route, rather than with the file."""
+
+
+class Route(enum.StrEnum):
+    """How to reach the owner of a file."""
+
+    AUTO = "auto"
+    """Directly, or through the server's relay if that does not answer."""
+    DIRECT = "direct"
+    RELAY = "relay"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A file that arrived whole."""
+
+    owner: str
+    path: Path
+    size: int
+    backup: Path | None
+    """Where what had that name before is kept."""
+    unchanged: bool
+    """The same file was there already, and was left alone."""
+
+
+class Downloads:
+    """The requests of one client, `limits.MAX_DOWNLOADS` at a time; the rest wait in order."""
+
+    def __init__(
+        self, pool: ThreadPool, tell: Callable[[Record], None], *, server: tuple[str, int], route: Route
+    ) -> None:
+        self._pool = pool
+        self._tell = tell
+        self._server = server
+        self._route = route
+        self._ids = itertools.count()
+        self._asked: dict[int, AsyncResult[Take | Fail]] = {}
+        self._slots = BoundedSemaphore(MAX_DOWNLOADS)
+        self._channels: set[Channel] = set()
+
+    def fetch(self, owner: str, file: str, into: Path) -> Received:
+        """Wait until *owner*'s *file* is in the directory *into*.
+
+        Raises `BadName`, `TransferError`, `ProtocolError` or `ServerGone`.
+        """
+        name = file_name(file)
+        with self._slots:
+            take = self._ask(owner, name)
+            channel, announced = self._reach(take)
+            try:
+                published = self._receive(channel, announced, into, name)
+            finally:
+                self._hang_up(channel)
+        backup = into / published.backup if published.backup else None
+        return Received(owner, into / name, announced.size, backup, published.unchanged)
+
+    def answer(self, answer: Take | Fail) -> None:
+        """The server's answer to a request."""
+        if asked := self._asked.get(answer.id):
+            asked.set(answer)
+
+    def close(self) -> None:
+        """End every request and every transfer; their greenlets are told."""
+        for asked in self._asked.values():
+            asked.set_exception(ServerGone(Code.INTERRUPTED, "the connection to the server was closed"))
+        for channel in self._channels:
+            channel.abort()
+
+    def _ask(self, owner: str, name: str) -> Take:
+        number = next(self._ids)
+        asked = self._asked[number] = AsyncResult()
+        try:
+            self._tell(Get(number, owner, name))
+            answer = cast(Take | Fail, asked.get(timeout=2 * ANSWER_SECONDS))  # the server answers within one
+        except gevent.Timeout:
+            raise TransferError(Code.OWNER_SILENT) from None
+        finally:
+            del self._asked[number]
+        if isinstance(answer, Fail):
+            raise TransferError(answer.code)
+        return answer
+
+    def _reach(self, take: Take) -> tuple[Channel, File]:
+        """A channel on which the file is about to come, by the first route that leads to the owner."""
+        error: GreenchatError = TransferError(Code.UNREACHABLE)
+        for open_channel in self._routes(take):
+            try:
+                return self._pull(open_channel, take.ticket)
+            except (ConnectError, ProtocolError, TransferError) as failure:
+                error = failure
+                if failure.code not in _NEXT_ROUTE:
+                    break
+        raise error
+
+    def _routes(self, take: Take) -> Iterator[Callable[[], Channel]]:
+        if self._route is not Route.RELAY:
+            for host, port in take.direct:
+                if MIN_PORT <= port <= MAX_PORT:
+                    yield functools.partial(self._direct, host, port)
+        if self._route is not Route.DIRECT:
+            yield functools.partial(self._relayed, take.key)
+
+    def _direct(self, host: str, port: int) -> Channel:
+        return Channel(connect(host, port, DIRECT_SECONDS))
+
+    def _relayed(self, key: str) -> Channel:
+        channel = Channel(connect(*self._server))
+        try:
+            channel.send(Relay(key))
+            channel.expect(Go, 2 * MEET_SECONDS)  # the server gives the owner one
+        except GreenchatError:
+            channel.close()
+            raise
+        return channel
+
+    def _pull(self, open_channel: Callable[[], Channel], ticket: str) -> tuple[Channel, File]:
+        channel = open_channel()
+        self._channels.add(channel)
+        try:
+            channel.send(Pull(ticket))
+            announced = channel.expect(File, ANSWER_SECONDS)
+            if announced.algorithm != ALGORITHM:
+                raise ProtocolError(Code.BAD_VERSION)
+        except BaseException:  # whatever it is, the channel has no other owner yet
+            self._hang_up(channel)
+            raise
+        return channel, announced
+
+    def _hang_up(self, channel: Channel) -> None:
+        self._channels.discard(channel)
+        channel.close()
+
+    def _receive(self, channel: Channel, announced: File, into: Path, name: str) -> Published:
+        with self._pool.apply(Partial, (into, name)) as partial:
+            digest = channel.download(announced, partial.write)
+            if digest != partial.digest():
+                raise TransferError(Code.MISMATCH)
+            published = self._pool.apply(partial.publish)
+        with contextlib.suppress(GreenchatError):  # we have the file, whether or not the owner hears of it
+            channel.send(Got(digest))
+        return published

@@ -1,0 +1,52 @@
+"""Messages received and not yet read by the program: bounded, so that a program that stops reading costs no memory."""
+
+from collections import deque
+from collections.abc import Iterator
+
+from gevent.event import Event
+
+from greenchat.errors import GreenchatError
+from greenchat.protocol.limits import MAX_INBOX
+
+__all__ = ["Inbox"]
+
+
+class Inbox:
+    """Lines in the order of their arrival, as blocks; what does not fit is counted instead of kept."""
+
+    def __init__(self) -> None:
+        self.missed = 0
+        """Lines dropped because the program did not read."""
+        self._blocks: deque[bytes] = deque()
+        self._size = 0
+        self._closed = False
+        self._error: GreenchatError | None = None
+        self._changed = Event()
+
+    def put(self, block: bytes) -> None:
+        """Keep *block*, whole lines; never waits."""
+        if self._size + len(block) > MAX_INBOX:
+            self.missed += block.count(b"\n")
+            return
+        self._blocks.append(block)
+        self._size += len(block)
+        self._changed.set()
+
+    def close(self, error: GreenchatError | None = None) -> None:
+        """Nothing more will come, because of *error* if there is one."""
+        if not self._closed:
+            self._closed, self._error = True, error
+            self._changed.set()
+
+    def lines(self) -> Iterator[str]:
+        """Each line as it comes, until the inbox is closed and empty; then the error, if there was one, is raised."""
+        while self._blocks or not self._closed:
+            if self._blocks:
+                block = self._blocks.popleft()
+                self._size -= len(block)
+                yield from block.decode(errors="replace").split("\n")[:-1]
+            else:
+                self._changed.clear()
+                self._changed.wait()
+        if self._error is not None:
+            raise self._error

@@ -1,0 +1,92 @@
+"""The connection to the server: connecting, being let in, sending, receiving, parting in peace."""
+
+import contextlib
+import os
+from collections.abc import Generator
+
+import gevent
+from gevent import socket
+from gevent.lock import BoundedSemaphore
+
+from greenchat.errors import Code, ConnectError, Refused, ServerGone
+from greenchat.net import chunks, tune
+from greenchat.protocol import records
+from greenchat.protocol.limits import CONNECT_SECONDS, RECEIVE_SIZE, SEND_SECONDS
+from greenchat.protocol.text import safe_line
+from greenchat.protocol.wire import VERSION, ClientWire, Event, Failure
+
+__all__ = ["Session", "connect"]
+
+
+def connect(host: str, port: int, seconds: float = CONNECT_SECONDS) -> socket.socket:
+    """A connection to *host*. Raises `ConnectError`."""
+    try:
+        with gevent.Timeout(seconds, TimeoutError()):
+            sock: socket.socket = socket.create_connection((host, port))
+            tune(sock)
+    except (OSError, OverflowError) as error:
+        raise ConnectError(Code.UNREACHABLE, f"no server answers at {host} port {port}: {_reason(error)}") from None
+    return sock
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, socket.gaierror):
+        return "no such host"
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
+    return os.strerror(getattr(error, "errno", None) or 0).lower()
+
+
+class Session:
+    """One connection to a server; any greenlet may send, one receives."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._sock = connect(host, port)
+        self._wire = ClientWire()
+        self._events = self._receive()
+        self._sending = BoundedSemaphore()
+
+    @property
+    def local_host(self) -> str:
+        """This machine's address as the connection has it, and so as the server can reach it."""
+        return str(self._sock.getsockname()[0])
+
+    def hello(self, name: str, listen: int) -> str:
+        """Ask to be let in; the name as the server has it. Raises `Refused` or `ConnectError`."""
+        self.send(records.encode(records.Hello(VERSION, name, listen)))
+        with gevent.Timeout(CONNECT_SECONDS, ConnectError(Code.UNREACHABLE, "the server does not answer")):
+            answer = next(self._events, None)
+        match answer:
+            case records.Welcome(name=granted):
+                return granted
+            case records.Refused(code=code, text=text):
+                raise Refused(code, safe_line(text))
+            case Failure(code, text):
+                raise ConnectError(code, text)
+        raise ConnectError(Code.UNREACHABLE, "the server closed the connection")
+
+    def send(self, line: bytes) -> None:
+        """Send one line. Raises `ServerGone`."""
+        try:
+            with self._sending, gevent.Timeout(SEND_SECONDS, TimeoutError()):
+                self._sock.sendall(line)
+        except OSError:
+            raise ServerGone(Code.INTERRUPTED, "the server is gone") from None
+
+    def events(self) -> Generator[Event]:
+        """What the server says, until the connection ends."""
+        return self._events
+
+    def _receive(self) -> Generator[Event]:
+        for data in chunks(self._sock, RECEIVE_SIZE):
+            yield from self._wire.receive(data)
+
+    def finish(self) -> None:
+        """Send nothing more; what was sent arrives, and then the server ends the connection, and so the events."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """End the connection at once; with bytes unread, the kernel throws away what is on its way."""
+        self._events.close()
+        self._sock.close()
