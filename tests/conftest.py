@@ -25,7 +25,7 @@ def _open_descriptors() -> dict[int, str]:
     return found
 
 
-def _running_greenlets() -> set[gevent.Greenlet[..., Any]]:
+def _running_greenlets() -> "set[gevent.Greenlet[..., Any]]":
     return {found for found in gc.get_objects() if isinstance(found, gevent.Greenlet) and not found.dead and found}
 
 
