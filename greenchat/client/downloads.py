@@ -19,6 +19,7 @@ from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, 
 from greenchat.protocol.limits import ANSWER_SECONDS, DIRECT_SECONDS, MAX_DOWNLOADS, MAX_PORT, MEET_SECONDS, MIN_PORT
 from greenchat.protocol.names import file_name
 from greenchat.protocol.records import Fail, File, Get, Go, Got, Pull, Record, Relay, Take
+from greenchat.threads import call
 from greenchat.transfer.channel import Channel
 from greenchat.transfer.digest import ALGORITHM
 from greenchat.transfer.partial import Partial, Published
@@ -159,11 +160,11 @@ class Downloads:
         channel.close()
 
     def _receive(self, channel: Channel, announced: File, into: Path, name: str) -> Published:
-        with self._pool.apply(Partial, (into, name)) as partial:
+        with call(self._pool, Partial, into, name) as partial:
             digest = channel.download(announced, partial.write)
             if digest != partial.digest():
                 raise TransferError(Code.MISMATCH)
-            published = self._pool.apply(partial.publish)
+            published = call(self._pool, partial.publish)
         with contextlib.suppress(GreenchatError):  # we have the file, whether or not the owner hears of it
             channel.send(Got(digest))
         return published

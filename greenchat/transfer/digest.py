@@ -37,11 +37,14 @@ class FileDigest:
         self._cancelled = threading.Event()
 
     def run(self) -> str:
-        """The digest in hexadecimal; of less than *size* if the file is shorter, or if cancelled."""
+        """The digest in hexadecimal; of less than *size* if the file is shorter or cannot be read, or if cancelled."""
         digest, offset = Digest(), 0
         buffer = memoryview(bytearray(CHUNK))
         while offset < self._size and not self._cancelled.is_set():
-            read = os.preadv(self._fd, [buffer[: self._size - offset]], offset)
+            try:
+                read = os.preadv(self._fd, [buffer[: self._size - offset]], offset)
+            except OSError:
+                break
             if not read:
                 break
             digest.update(buffer[:read])

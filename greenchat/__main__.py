@@ -1,0 +1,7 @@
+"""``python -m greenchat``."""
+
+import sys
+
+from greenchat.cli import main
+
+sys.exit(main())

@@ -1,0 +1,129 @@
+"""The command line: arguments, signals and exit statuses, and nothing else.
+
+Status 0 is success, 1 an error told on standard error, 2 wrong usage, 128 and the signal's number if one ended it.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import gevent
+
+from greenchat.client import ChatClient, Route, Served
+from greenchat.client.program import Program
+from greenchat.errors import ListenError
+from greenchat.net import is_loopback, raise_descriptor_limit
+from greenchat.protocol.limits import MAX_PORT, MIN_PORT
+from greenchat.server import ChatServer
+
+__all__ = ["client", "main", "server"]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``greenchat server ...`` and ``greenchat client ...``."""
+    commands = {"server": server, "client": client}
+    parser = _Parser(prog="greenchat", description="A chat room and a file exchange for the terminal.")
+    parser.add_argument("command", choices=commands, help="what to run; each has a --help of its own")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
+    chosen = parser.parse_args(arguments)
+    return commands[chosen.command](chosen.arguments, prog=f"greenchat {chosen.command}")
+
+
+def server(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+    """Run a server until a signal ends it; the exit status."""
+    parser = _Parser(prog=prog, description="Serve a chat room and a file exchange.")
+    parser.add_argument("port", type=_port, help="port to listen on; 0 picks a free one")
+    parser.add_argument("--host", metavar="ADDR", help="address to listen at, instead of this machine alone")
+    options = parser.parse_args(arguments)
+    _fill_standard_descriptors()
+    raise_descriptor_limit()
+    chat = ChatServer(options.port, host=options.host)
+    try:
+        chat.start()
+    except ListenError as error:
+        _tell(str(error))
+        return 1
+    _tell(f"listening on {' and '.join(chat.hosts)}, port {chat.port}")
+    if not all(map(is_loopback, chat.hosts)):
+        _tell("warning: nothing is encrypted: whoever is on the way can read and change what is said and sent")
+    _on_signals(lambda _number: gevent.spawn(chat.stop))
+    chat.serve_forever()
+    return 0
+
+
+def client(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+    """Run a client on standard input and output; the exit status."""
+    parser = _Parser(prog=prog, description="Chat, and exchange files.")
+    parser.add_argument("-l", dest="listen", type=_listen_port, required=True, metavar="PORT",
+                        help="port to listen on for file requests; 0 picks a free one")  # fmt: skip
+    parser.add_argument("-p", dest="port", type=_port, required=True, metavar="PORT", help="port of the chat server")
+    parser.add_argument("--host", default="127.0.0.1", help="host of the chat server (%(default)s)")
+    parser.add_argument("--name", help="your name, instead of the first line of input")
+    parser.add_argument(
+        "--share", default=".", metavar="DIR", help="directory of the files that others may fetch (%(default)s)"
+    )
+    parser.add_argument("--transfer", type=Route, choices=list(Route), default=Route.AUTO,
+                        help="how to reach the owner of a file (%(default)s)")  # fmt: skip
+    options = parser.parse_args(arguments)
+    _fill_standard_descriptors()
+
+    def connect(name: str, on_served: Callable[[Served], None]) -> ChatClient:
+        return ChatClient(
+            name, options.port, host=options.host, listen=options.listen,
+            share=options.share, route=options.transfer, on_served=on_served,
+        )  # fmt: skip
+
+    program = Program(options.name, connect)
+    _on_signals(lambda number: program.end(128 + number))
+    return program.run()
+
+
+def _port(text: str) -> int:
+    """A port number, or 0."""
+    if text.isascii() and text.isdigit() and int(text) <= MAX_PORT:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 0 to {MAX_PORT}")
+
+
+def _listen_port(text: str) -> int:
+    port = _port(text)
+    if 0 < port < MIN_PORT:
+        raise argparse.ArgumentTypeError(
+            f"{text} is kept for the system: give 0 or a number from {MIN_PORT} to {MAX_PORT}"
+        )
+    return port
+
+
+def _fill_standard_descriptors() -> None:
+    """A standard descriptor that came closed must not become a socket, which would then be read and written as such."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, and so this one
+
+
+def _on_signals(end: Callable[[int], object]) -> None:
+    """The first SIGINT or SIGTERM has *end* called with its number, the second ends the process at once."""
+    seen: list[int] = []
+
+    def handle(number: int) -> None:
+        if seen:
+            os._exit(128 + number)
+        seen.append(number)
+        end(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        gevent.signal_handler(number, handle, number)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is a program's own word to its user

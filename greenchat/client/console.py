@@ -1,0 +1,122 @@
+"""Standard input and output that never hold up anything else, and the descriptors they come with left as they are."""
+
+import contextlib
+import io
+import os
+import select
+import stat
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Final, cast
+
+import gevent
+from gevent.event import Event
+from gevent.fileobject import FileObjectPosix, FileObjectThread
+from gevent.threadpool import ThreadPool
+
+from greenchat.protocol.limits import MAX_LINE, MAX_UNWRITTEN
+from greenchat.threads import call
+
+__all__ = ["Output", "is_terminal", "read_lines"]
+
+_LONGEST: Final = 2 * MAX_LINE
+"""Kept of an input line; what is longer is too long to be sent anyway."""
+
+
+def is_terminal(fd: int) -> bool:
+    """Whether *fd* is open and a terminal."""
+    return os.isatty(fd)  # False, too, for a closed one
+
+
+def read_lines(fd: int) -> Iterator[str]:
+    """The lines of *fd*, without their ends, until the input ends; the last one may lack its end.
+
+    A line longer than any that could be sent is cut, and stays too long. A closed descriptor is at its end.
+    """
+    try:
+        file = _open(fd)
+    except OSError:
+        return
+    while line := _read_line(file):
+        yield line.removesuffix(b"\n").removesuffix(b"\r").decode(errors="replace")
+    file.close()  # only here: in the middle of a read it would wait for a thread that waits for the user
+
+
+def _read_line(file: BinaryIO) -> bytes:
+    try:
+        line = rest = file.readline(_LONGEST)
+        while len(rest) == _LONGEST and not rest.endswith(b"\n"):
+            rest = file.readline(_LONGEST)
+    except OSError:  # a terminal that is gone, say
+        return b""
+    return line
+
+
+def _open(fd: int) -> BinaryIO:
+    """*fd* for waiting reads on the hub, or on a thread where the system cannot wait for it.
+
+    Setting O_NONBLOCK on the descriptor itself would set it on standard output and error too, where a terminal
+    is all three, and on whatever other process shares it: hence a new description of the same terminal or pipe.
+    """
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISFIFO(mode) or os.isatty(fd):
+        with contextlib.suppress(OSError):
+            again = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            return cast(BinaryIO, FileObjectPosix(again, "rb", bufsize=io.DEFAULT_BUFFER_SIZE))
+    return cast(BinaryIO, FileObjectThread(os.dup(fd), "rb", threadpool=ThreadPool(1)))
+
+
+class Output:
+    """Lines to descriptors, in the order given, written by a thread, so that a slow reader stops nothing else."""
+
+    def __init__(self, on_broken: Callable[[int], object]) -> None:
+        self._on_broken = on_broken
+        self._pool = ThreadPool(1)
+        self._pending: deque[tuple[int, bytes]] = deque()
+        self._size = 0
+        self._progress = Event()
+        self._writer: gevent.Greenlet[..., None] | None = None
+
+    def write(self, fd: int, line: str) -> None:
+        """Write *line* to *fd*; waits only while too much is waiting already."""
+        data = f"{line}\n".encode(errors="replace")
+        self._pending.append((fd, data))
+        self._size += len(data)
+        if self._writer is None:
+            self._writer = gevent.spawn(self._write_all)
+        while self._size > MAX_UNWRITTEN:
+            self._progress.clear()
+            self._progress.wait()
+
+    def flush(self, seconds: float) -> None:
+        """Wait until all is written, but no longer than *seconds*."""
+        if self._writer is not None:
+            self._writer.join(timeout=seconds)
+
+    def _write_all(self) -> None:
+        while self._pending:
+            fd, data = self._next_run()
+            try:
+                call(self._pool, _write_out, fd, data)
+            except OSError:
+                self._on_broken(fd)
+            self._size -= len(data)
+            self._progress.set()
+        self._writer = None
+
+    def _next_run(self) -> tuple[int, bytes]:
+        """All that goes to the same descriptor next, so that a flood costs few writes."""
+        fd, data = self._pending.popleft()
+        run = [data]
+        while self._pending and self._pending[0][0] == fd:
+            run.append(self._pending.popleft()[1])
+        return fd, b"".join(run)
+
+
+def _write_out(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:  # another process that shares the descriptor has set O_NONBLOCK
+            select.select([], [fd], [])

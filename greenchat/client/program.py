@@ -1,0 +1,166 @@
+"""The client as a program: a name, then the menu on standard input and output until the user leaves.
+
+Standard output has the menu and the messages, and nothing else ever; all else is a line on standard error.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final, cast
+
+import gevent
+from gevent.event import AsyncResult
+from gevent.pool import Group, Pool
+
+from greenchat.client.client import ChatClient
+from greenchat.client.console import Output, is_terminal, read_lines
+from greenchat.client.downloads import Received
+from greenchat.client.menu import GOODBYE, run_menu
+from greenchat.client.uploads import Served
+from greenchat.errors import Code, GreenchatError, ProtocolError, Refused, ServerGone
+from greenchat.protocol.limits import GOODBYE_SECONDS, MAX_REQUESTS
+from greenchat.protocol.text import safe_line
+
+__all__ = ["Program"]
+
+STDIN: Final = 0
+STDOUT: Final = 1
+STDERR: Final = 2
+
+
+class Program:
+    """One run of the client under *name*, or under the first line of input; *connect* makes the client for a name."""
+
+    def __init__(self, name: str | None, connect: Callable[[str, Callable[[Served], None]], ChatClient]) -> None:
+        self._name = name
+        self._connect = connect
+        self._client: ChatClient | None = None
+        self._status: AsyncResult[int] = AsyncResult()
+        self._broken = False
+        self._greenlets = Group()
+        self._requests = Pool(MAX_REQUESTS)  # past that, no further line of input is read
+        self._out = Output(self._on_broken)
+        # On one terminal the order between the two matters; elsewhere neither may hold up the other.
+        self._err = self._out if is_terminal(STDOUT) and is_terminal(STDERR) else Output(self._on_broken)
+
+    def run(self) -> int:
+        """Chat until the user leaves or the server is gone; the exit status."""
+        self._greenlets.spawn(self._chat)
+        status = cast(int, self._status.get())
+        self._greenlets.kill()
+        self._requests.kill()
+        if status == 0:
+            self.show(GOODBYE)
+        if self._client is not None:
+            self._client.close()
+        self._out.flush(GOODBYE_SECONDS)
+        if self._broken:
+            status = 1
+            self.hint("standard output cannot be written to")
+        self._err.flush(GOODBYE_SECONDS)
+        return status
+
+    def end(self, status: int) -> None:
+        """Have `run` return *status*."""
+        if not self._status.ready():
+            self._status.set(status)
+
+    def show(self, line: str) -> None:
+        """Write *line*, of the menu or of the chat, to standard output."""
+        self._out.write(STDOUT, line)
+
+    def hint(self, line: str) -> None:
+        """Write *line* to standard error."""
+        self._err.write(STDERR, safe_line(line))
+
+    def send(self, text: str) -> None:
+        """Say *text*; if it cannot be said as it is, only the user is told."""
+        try:
+            self._here.send(text)
+        except ProtocolError as error:
+            self.hint(str(error))
+
+    def request(self, owner: str, file: str) -> None:
+        """Fetch *owner*'s *file* in the background."""
+        self._requests.spawn(self._fetch, owner, file)
+        gevent.sleep(0)  # the request itself leaves now, even if the next line of input ends the program
+
+    @property
+    def _here(self) -> ChatClient:
+        assert self._client is not None
+        return self._client
+
+    def _chat(self) -> None:
+        lines = read_lines(STDIN)
+        try:
+            if self._enter(lines):
+                self._greenlets.spawn(self._print_messages)
+                run_menu(lines, self)
+            self.end(0)
+        except GreenchatError as error:
+            self._fail(error)
+
+    def _enter(self, lines: Iterator[str]) -> bool:
+        """Join under the user's name; where a person can be asked, ask until there is one that the server takes."""
+        name = self._name
+        while True:
+            if name is None:
+                name = self._ask_name(lines)
+            if name is None:
+                return False
+            try:
+                client = self._connect(name, self._on_served)
+                client.start()
+            except Refused as error:
+                if not is_terminal(STDIN) or error.code not in (Code.BAD_NAME, Code.NAME_TAKEN):
+                    raise
+                self.hint(str(error))
+                name = None
+            else:
+                self._client = client
+                return True
+
+    def _ask_name(self, lines: Iterator[str]) -> str | None:
+        if is_terminal(STDIN):
+            self.hint("Enter your name:")
+        return next(lines, None)
+
+    def _print_messages(self) -> None:
+        missed = 0
+        try:
+            for message in self._here.messages():
+                self.show(str(message))
+                if self._here.missed > missed:
+                    missed = self._here.missed
+                    self.hint(f"{missed} messages were lost so far: standard output is read too slowly")
+        except GreenchatError as error:
+            self._fail(error)
+
+    def _fetch(self, owner: str, file: str) -> None:
+        try:
+            self.hint(_received(file, self._here.fetch(owner, file)))
+        except ServerGone:
+            pass  # which is told once
+        except GreenchatError as error:
+            self.hint(f"could not get {file} from {owner}: {error}")
+
+    def _on_served(self, served: Served) -> None:
+        if served.error is None:
+            self.hint(f"sent {served.file} to {served.requester} ({served.size:,} bytes)")
+        else:
+            self.hint(f"could not send {served.file} to {served.requester}: {served.error}")
+
+    def _on_broken(self, fd: int) -> None:
+        if fd == STDOUT:
+            self._broken = True
+            self.end(1)
+
+    def _fail(self, error: GreenchatError) -> None:
+        if not self._status.ready():
+            self.hint(str(error))
+            self.end(1)
+
+
+def _received(file: str, received: Received) -> str:
+    if received.unchanged:
+        return f"{file} from {received.owner} is the same as the one that is here"
+    told = f"received {file} from {received.owner} ({received.size:,} bytes)"
+    return f"{told}; the one that was here is now {received.backup.name}" if received.backup else told
