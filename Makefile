@@ -1,0 +1,37 @@
+# make demo    see it work: a server and three clients chat and swap files (needs Python 3.11 and make)
+# make test    set up, then check style, types and behaviour
+# make slow    the tests that take minutes
+# make clean   remove what these made
+
+PYTHON ?= python3
+
+.PHONY: demo test slow clean
+
+demo: .venv/run
+	@.venv/bin/python demo.py
+
+test: .venv/dev
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/python -m pytest
+
+slow: .venv/dev
+	.venv/bin/python -m pytest -m slow
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "greenchat needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+.venv/run: .venv/bin/python pyproject.toml
+	@echo "setting up .venv, once"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/dev: .venv/bin/python pyproject.toml
+	@echo "setting up .venv for development, once"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ .venv/run
+
+clean:
+	rm -rf .venv *.egg-info build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
