@@ -29,6 +29,7 @@ class Program:
         self.home = home
         self.transcript: list[str] = []
         self._new: Queue[str] = Queue()
+        self._unseen: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, str(TOP / script), *arguments],
             cwd=home, text=True, bufsize=1, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -64,15 +65,15 @@ class Program:
         self.wait_for("e(X)it")
 
     def wait_for(self, part: str) -> str:
-        """The next line that contains *part*."""
+        """The first line that contains *part* and was not waited for before."""
         end = time.monotonic() + PATIENCE
-        while True:
+        while not (found := next((line for line in self._unseen if part in line), None)):
             try:
-                line = self._new.get(timeout=max(0.0, end - time.monotonic()))
+                self._unseen.append(self._new.get(timeout=max(0.0, end - time.monotonic())))
             except Empty:
                 raise SystemExit(f"demo: no line with {part!r} came; so far:\n" + "\n".join(self.transcript)) from None
-            if part in line:
-                return line
+        self._unseen.remove(found)
+        return found
 
     def end(self, act: Callable[[], None]) -> int:
         """Do what makes the program end; its exit status."""
