@@ -25,6 +25,7 @@ __all__ = [
     "Refused",
     "ServerGone",
     "TransferError",
+    "known",
     "sentence",
 ]
 

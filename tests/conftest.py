@@ -3,15 +3,29 @@
 import contextlib
 import gc
 import os
-from collections.abc import Iterator
+import struct
+import weakref
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import gevent
 import pytest
 from gevent import get_hub, socket
 
 from greenchat import ChatClient, ChatServer
+from greenchat.net import listen
+from greenchat.protocol.records import Hello, Record, Welcome, decode, encode
+
+R = TypeVar("R", bound=Record)
+
+# The tests run with gevent and pytest alone, but for those that need hypothesis.
+collect_ignore = (
+    []
+    if find_spec("hypothesis")
+    else [str(path) for path in Path(__file__).parent.rglob("*.py") if "hypothesis import" in path.read_text()]
+)
 
 PATIENCE = 60.0
 """Seconds for one test; a hang is a failure."""
@@ -25,23 +39,28 @@ def _open_descriptors() -> dict[int, str]:
     return found
 
 
-def _running_greenlets() -> "set[gevent.Greenlet[..., Any]]":
-    return {found for found in gc.get_objects() if isinstance(found, gevent.Greenlet) and not found.dead and found}
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     """No descriptor and no greenlet outlives its test."""
     get_hub().threadpool.apply(os.getpid)  # the hub's own descriptors are no leak
-    descriptors, greenlets = _open_descriptors(), _running_greenlets()
-    with gevent.Timeout(PATIENCE):
-        yield
-    with contextlib.suppress(gevent.Timeout), gevent.Timeout(5):
-        while set(_open_descriptors()) - set(descriptors) or _running_greenlets() - greenlets:
-            gevent.sleep(0.01)
-            gc.collect()
-    assert not {fd: name for fd, name in _open_descriptors().items() if fd not in descriptors}
-    assert not _running_greenlets() - greenlets
+    descriptors = _open_descriptors()
+    spawned: weakref.WeakSet[gevent.Greenlet[..., Any]] = weakref.WeakSet()
+    gevent.Greenlet.add_spawn_callback(spawned.add)
+
+    def left() -> list[object]:
+        fresh = {fd: name for fd, name in _open_descriptors().items() if fd not in descriptors}
+        return [*fresh.items(), *(greenlet for greenlet in spawned if greenlet and not greenlet.dead)]
+
+    try:
+        with gevent.Timeout(PATIENCE):
+            yield
+        with contextlib.suppress(gevent.Timeout), gevent.Timeout(5):
+            while left():
+                gevent.sleep(0.01)
+                gc.collect()
+        assert not left()
+    finally:
+        gevent.Greenlet.remove_spawn_callback(spawned.add)
 
 
 @pytest.fixture
@@ -50,13 +69,55 @@ def server() -> Iterator[ChatServer]:
         yield running
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Return once *condition* holds; the bound on the test's time is the bound on this too."""
+    while not condition():
+        gevent.sleep(0.001)
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets."""
+    (listener,) = listen(("127.0.0.1",), 0)
+    one = socket.create_connection(listener.getsockname())
+    other, _ = listener.accept()
+    listener.close()
+    return one, other
+
+
+def reset(sock: socket.socket) -> None:
+    """Close *sock* so that its peer gets a reset, as when a machine dies."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def hello(name: str, listen: int = 0) -> bytes:
+    """A client's first line."""
+    return encode(Hello(1, name, listen))
+
+
 class Wire:
     """A peer that is nothing but a socket: what it sends is spelled out, byte for byte."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self.sock = socket.create_connection((host, port))
+    def __init__(self, port: int, host: str = "127.0.0.1", *, sock: socket.socket | None = None) -> None:
+        self.sock = sock or socket.create_connection((host, port))
         self.sock.settimeout(10)
         self._early = b""
+
+    @classmethod
+    def over(cls, sock: socket.socket) -> Self:
+        """A peer at the end of a connection that is there already."""
+        return cls(0, sock=sock)
+
+    def tell(self, record: Record) -> None:
+        self.send(encode(record))
+
+    def record(self, kind: type[R]) -> R:
+        """The next line, which has to be such a record."""
+        line = self.line()
+        assert line.startswith(b"\x01"), line
+        found = decode(line[1:])
+        assert isinstance(found, kind), found
+        return found
 
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
@@ -90,6 +151,12 @@ class People:
         self._root = root
         self._all: list[ChatClient | Wire] = []
 
+    def member(self, name: str, listen: int = 0) -> Wire:
+        """A raw client that has been let in."""
+        wire = self.wire(hello(name, listen))
+        wire.record(Welcome)
+        return wire
+
     def client(self, name: str, **options: object) -> ChatClient:
         home = self.home(name)
         client = ChatClient(name, self._server.port, **{"share": home, "into": home, **options})  # type: ignore[arg-type]  # as each test likes
@@ -111,6 +178,33 @@ class People:
     def close(self) -> None:
         for one in self._all:
             one.close()
+
+
+class Stub:
+    """A port where a test answers by hand."""
+
+    def __init__(self, port: int = 0) -> None:
+        (self._listener,) = listen(("127.0.0.1",), port)
+        self._listener.settimeout(10)
+        self.port: int = self._listener.getsockname()[1]
+        self._accepted: list[Wire] = []
+
+    def accept(self) -> Wire:
+        wire = Wire.over(self._listener.accept()[0])
+        self._accepted.append(wire)
+        return wire
+
+    def close(self) -> None:
+        self._listener.close()
+        for wire in self._accepted:
+            wire.close()
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    one = Stub()
+    yield one
+    one.close()
 
 
 @pytest.fixture

@@ -14,11 +14,17 @@ __all__ = ["file_name", "name_key", "user_name"]
 # unassigned, and every separator but the plain space (PRECIS, RFC 8264, disallows the same).
 _NOT_IN_NAMES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
 
+# Letters and marks that show as nothing (Default_Ignorable_Code_Point, UAX #44, as far as it is not Cf or Cn),
+# and the blank of Braille: with them, two names could look the same.
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
 _RESERVED: Final = frozenset({"error"})
 """A guest is told of errors by lines that start with ``error: ``; nobody may speak under that name."""
 
 # Names that Windows gives to devices, whatever the ending (CVE-2025-27210 and many before it).
-_DEVICE: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?:\..*)?", re.IGNORECASE)
+_DEVICE: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(?:\..*)?", re.IGNORECASE)
 
 
 def user_name(text: str) -> str:
@@ -38,7 +44,7 @@ def user_name(text: str) -> str:
         raise BadName(Code.BAD_NAME, "a name has no colon in it: choose another")
     if name != name.strip(" ") or unicodedata.category(name[0]).startswith("M"):
         raise BadName(Code.BAD_NAME, "a name starts and ends with a visible character: choose another")
-    if any(unicodedata.category(c) in _NOT_IN_NAMES for c in name.replace(" ", "")):
+    if _INVISIBLE.search(name) or any(unicodedata.category(c) in _NOT_IN_NAMES for c in name.replace(" ", "")):
         raise BadName(Code.BAD_NAME, "a name has only visible characters and plain spaces: choose another")
     if name_key(name) in _RESERVED:
         raise BadName(Code.BAD_NAME, "that name is kept for the server's own words: choose another")
@@ -52,7 +58,7 @@ def name_key(name: str) -> str:
 
 
 def file_name(text: str) -> str:
-    """*text* if it is the plain, visible name of one file on any system.
+    """*text* if it is the plain name of one file, not hidden, on any system.
 
     Raises `BadName` for anything that is not one path component, is hidden, names a device, a drive or a
     stream, would be altered by a file system, or could not be shown as it is.

@@ -41,7 +41,7 @@ Addresses: TypeAlias = tuple[tuple[str, int], ...]
 """Hosts, as numeric addresses, with their ports."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Record:
     """One control record; its fields are the JSON object's."""
 
@@ -49,7 +49,7 @@ class Record:
 # --- the chat connection: client to server ----------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Hello(Record):
     """The first line of a client: its protocol version, its user's name, its port for file requests (0: none)."""
 
@@ -58,7 +58,7 @@ class Hello(Record):
     listen: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Get(Record):
     """Asks for *owner*'s *file*; *id* is the client's own number for the request."""
 
@@ -67,7 +67,7 @@ class Get(Record):
     file: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Have(Record):
     """The owner has the file that *ticket* is for, and will hand it to who shows that ticket."""
 
@@ -75,7 +75,7 @@ class Have(Record):
     size: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Refuse(Record):
     """The owner has no such file to give."""
 
@@ -84,7 +84,7 @@ class Refuse(Record):
     text: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Relay(Record):
     """The first line of a data connection to the server; *key* says of which transfer it is which side."""
 
@@ -94,7 +94,7 @@ class Relay(Record):
 # --- the chat connection: server to client ----------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Welcome(Record):
     """The client is in the room, under *name*, and the two speak version *v*."""
 
@@ -102,7 +102,7 @@ class Welcome(Record):
     name: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Refused(Record):
     """The client is not let in; the connection ends."""
 
@@ -110,7 +110,7 @@ class Refused(Record):
     text: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Error(Record):
     """The server's last words on a connection."""
 
@@ -118,7 +118,7 @@ class Error(Record):
     text: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Want(Record):
     """Asks an owner for *file*, on behalf of the user *requester*, who will show *ticket*."""
 
@@ -127,7 +127,7 @@ class Want(Record):
     file: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Take(Record):
     """The requester may fetch its request *id*: at a *direct* address, or relayed, with *key*."""
 
@@ -138,7 +138,7 @@ class Take(Record):
     key: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Fail(Record):
     """The request *id* came to nothing."""
 
@@ -147,7 +147,7 @@ class Fail(Record):
     text: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Dial(Record):
     """Asks the owner of the file that *ticket* is for to join a relayed connection, with *key*."""
 
@@ -155,7 +155,7 @@ class Dial(Record):
     key: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Go(Record):
     """The two sides of a relayed connection are joined; the server is silent from here on."""
 
@@ -163,14 +163,14 @@ class Go(Record):
 # --- the data connection ----------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Pull(Record):
     """The requester asks for the file that *ticket* is for."""
 
     ticket: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class File(Record):
     """Exactly *size* bytes follow; *algorithm* is that of the digest that comes after them."""
 
@@ -178,14 +178,14 @@ class File(Record):
     algorithm: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Done(Record):
     """The bytes are all sent; *digest*, in hexadecimal, is theirs."""
 
     digest: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Sorry(Record):
     """The owner gives up, instead of `File` or instead of `Done`."""
 
@@ -193,7 +193,7 @@ class Sorry(Record):
     text: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Got(Record):
     """The requester has the file, under its name, with this *digest*."""
 
@@ -217,7 +217,7 @@ def _string(value: Any) -> str:
 
 
 def _addresses(value: Any) -> Addresses:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return tuple((_string(host), _number(port)) for host, port in value)
     raise ValueError
 
@@ -236,12 +236,16 @@ _KINDS: Final[dict[str, type[Record]]] = {kind.__name__.lower(): kind for kind i
 
 
 def encode(record: Record) -> bytes:
-    """*record* as one line. Raises `ProtocolError` if it would be longer than a line may be."""
-    fields = {"t": type(record).__name__.lower()} | {name: getattr(record, name) for name in _FIELDS[type(record)]}
-    line = SOH + json.dumps(fields, separators=(",", ":")).encode() + b"\n"
-    if len(line) > MAX_LINE + 1:
+    """*record* as one line. Raises `ProtocolError` if it would be too long, or a value in it cannot be sent."""
+    kind = type(record)
+    try:
+        fields = {name: read(getattr(record, name)) for name, read in _FIELDS[kind].items()}
+    except ValueError:  # a number out of range, or a text with a lone surrogate
+        raise ProtocolError(Code.BAD_RECORD) from None
+    line = SOH + json.dumps({"t": kind.__name__.lower()} | fields, separators=(",", ":")).encode()
+    if len(line) > MAX_LINE:
         raise ProtocolError(Code.LINE_TOO_LONG)
-    return line
+    return line + b"\n"
 
 
 def decode(line: bytes) -> Record | None:

@@ -97,32 +97,37 @@ Event: TypeAlias = Guest | Text | Failure | Record
 class LineSplitter:
     """Whole lines out of a stream that comes in pieces, with a bound on each line and so on memory."""
 
-    __slots__ = ("_limit", "_rest")
+    __slots__ = ("_limit", "_rest", "overlong")
 
     def __init__(self, limit: int) -> None:
+        self.overlong = False
+        """Whether a line over the limit has come; neither it nor anything after it is handed on."""
         self._limit = limit
         self._rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """All lines completed by *data*, as one block that is empty or ends in LF.
-
-        Raises `ProtocolError` if a line, complete or not, is longer than the limit.
-        """
+        """All lines completed by *data*, as one block that is empty or ends in LF."""
+        if self.overlong:
+            return b""
         end = data.rfind(b"\n") + 1
-        block, rest = (self._rest + data[:end], data[end:]) if end else (b"", self._rest + data)
-        if len(rest) > self._limit or (len(block) > self._limit and self._longest(block) > self._limit):
-            raise ProtocolError(Code.LINE_TOO_LONG)
-        self._rest = rest
+        block, self._rest = (self._rest + data[:end], data[end:]) if end else (b"", self._rest + data)
+        if len(block) > self._limit:
+            block = self._up_to_overlong(block)
+        if self._too_long(self._rest):
+            self.overlong, self._rest = True, b""
         return block
 
-    @staticmethod
-    def _longest(block: bytes) -> int:
-        return max(map(len, block.split(b"\n")))
+    def _up_to_overlong(self, block: bytes) -> bytes:
+        end = 0
+        for line in block.split(b"\n")[:-1]:
+            if self._too_long(line):
+                self.overlong, self._rest = True, b""
+                return block[:end]
+            end += len(line) + 1
+        return block
 
-    def take_rest(self) -> bytes:
-        """What was received after the last whole line; it is the caller's from now on."""
-        rest, self._rest = self._rest, b""
-        return rest
+    def _too_long(self, line: bytes) -> bool:
+        return len(line) > self._limit and len(line.removesuffix(b"\r")) > self._limit
 
 
 class _Wire:
@@ -137,15 +142,21 @@ class _Wire:
         self.state = State.START
         self._lines = LineSplitter(limit)
 
+    @property
+    def _ended(self) -> bool:
+        return self.state is State.ENDED
+
     def receive(self, data: bytes) -> list[Event]:
         """The events that *data* completes; never raises. After a `Failure` there are none."""
         events: list[Event] = []
-        if self.state is State.ENDED:
+        if self._ended:
             return events
         try:
             if block := self._lines.feed(data):
                 for event in self._events(block):
                     events.append(event)  # noqa: PERF402 - what came before an error must stay
+            if self._lines.overlong and not self._ended:
+                raise ProtocolError(Code.LINE_TOO_LONG)
         except GreenchatError as error:
             self.state = State.ENDED
             events.append(Failure(error.code, str(error)))
@@ -155,7 +166,7 @@ class _Wire:
         if self.state is State.START:
             first, _, block = block.partition(b"\n")
             yield self._start(first.removesuffix(b"\r"))
-        if block:
+        if block and not self._ended:
             yield from self._go_on(block)
 
     def _start(self, line: bytes) -> Event:
@@ -168,7 +179,7 @@ class _Wire:
             yield Text(safe_block(block))
             return
         for is_record, run in _runs(block):
-            if self.state is State.ENDED:
+            if self._ended:
                 return
             if not is_record:
                 yield Text(safe_block(run))
