@@ -19,6 +19,7 @@ __all__ = [
     "Handler",
     "Listener",
     "chunks",
+    "is_address",
     "is_loopback",
     "listen",
     "plain_host",
@@ -42,6 +43,15 @@ _READ: Final = 1
 def plain_host(host: str) -> str:
     """*host* as people write it: an IPv4 address seen through an IPv6 socket is an IPv4 address."""
     return host.removeprefix("::ffff:") if "." in host else host
+
+
+def is_address(host: str) -> bool:
+    """Whether *host* is a numeric address, rather than a name that would be looked up."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:

@@ -16,6 +16,7 @@ from gevent.threadpool import ThreadPool
 
 from greenchat.client.session import connect
 from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, ServerGone, TransferError
+from greenchat.net import is_address
 from greenchat.protocol.limits import ANSWER_SECONDS, DIRECT_SECONDS, MAX_DOWNLOADS, MAX_PORT, MEET_SECONDS, MIN_PORT
 from greenchat.protocol.names import file_name
 from greenchat.protocol.records import Fail, File, Get, Go, Got, Pull, Record, Relay, Take
@@ -26,8 +27,8 @@ from greenchat.transfer.partial import Partial, Published
 
 __all__ = ["Downloads", "Received", "Route"]
 
-_NEXT_ROUTE = frozenset({Code.UNREACHABLE, Code.INTERRUPTED, Code.STALLED, Code.UNEXPECTED, Code.BAD_RECORD})
-"""What may be wrong with a route, rather than with the file."""
+_WRONG_ROUTE = frozenset({Code.INTERRUPTED, Code.STALLED, Code.BAD_TICKET})
+"""What a route that leads to somebody else, or nowhere, may answer: the other one may still lead to the owner."""
 
 
 class Route(enum.StrEnum):
@@ -115,16 +116,18 @@ class Downloads:
         for open_channel in self._routes(take):
             try:
                 return self._pull(open_channel, take.ticket)
-            except (ConnectError, ProtocolError, TransferError) as failure:
+            except (ConnectError, ProtocolError) as failure:
                 error = failure
-                if failure.code not in _NEXT_ROUTE:
-                    break
+            except TransferError as failure:
+                if failure.code not in _WRONG_ROUTE:
+                    raise
+                error = failure
         raise error
 
     def _routes(self, take: Take) -> Iterator[Callable[[], Channel]]:
         if self._route is not Route.RELAY:
             for host, port in take.direct:
-                if MIN_PORT <= port <= MAX_PORT:
+                if MIN_PORT <= port <= MAX_PORT and is_address(host):
                     yield functools.partial(self._direct, host, port)
         if self._route is not Route.DIRECT:
             yield functools.partial(self._relayed, take.key)

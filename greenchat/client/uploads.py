@@ -74,6 +74,8 @@ class Uploads:
     def offer(self, want: Want) -> None:
         """Say whether there is such a file, and if so, honour the ticket for a while."""
         try:
+            if len(self._running) >= MAX_UPLOADS:
+                raise TransferError(Code.TOO_MANY)
             with self._share.open(want.file) as file:
                 size = file.size
         except TransferError as error:

@@ -75,10 +75,16 @@ MAX_RELAYS: Final = 1024
 """Relayed transfers at once: two sockets and two pipes each."""
 
 DIRECT_SECONDS: Final = 3.0
-"""For an owner's listener to accept and answer, before the relay is asked; happy eyeballs give up in seconds too."""
+"""For an owner's listener to accept, before the relay is asked; happy eyeballs give up in seconds too."""
 
 STALL_SECONDS: Final = 30.0
 """Without one byte moving, after which a transfer is given up. rsync daemons are commonly set to 60."""
+
+PUBLISH_SECONDS: Final = 120.0
+"""For a requester to bring a file of any size to its disk, and say that it has it."""
+
+RELAY_IDLE_SECONDS: Final = 150.0
+"""Without one byte either way, after which a relay is closed: longer than the two ends themselves would wait."""
 
 MAX_UPLOADS: Final = 64
 """Connections to a client's listener at once."""

@@ -268,14 +268,19 @@ class ClientWire(_Wire):
             return Refused(Code.FAILED, safe_line(line.decode(errors="replace").removeprefix("error: ")))
         record = decode(line[1:]) if line.startswith(SOH) else None
         if isinstance(record, Welcome):
-            self.state = State.CLIENT
-            return record
+            return self._welcome(record)
         if isinstance(record, Refused):
             self.state = State.ENDED
             return record
         raise ProtocolError(
             Code.UNEXPECTED, "what answers there is not a greenchat server: check the host and the port"
         )
+
+    def _welcome(self, welcome: Welcome) -> Welcome:
+        if not 1 <= welcome.v <= VERSION:
+            raise ProtocolError(Code.BAD_VERSION)
+        self.state = State.CLIENT
+        return dataclasses.replace(welcome, name=user_name(welcome.name))
 
     def _accept(self, record: Record) -> Event:
         if isinstance(record, Error):

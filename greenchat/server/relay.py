@@ -11,7 +11,7 @@ from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
 from greenchat.errors import Code, TransferError
-from greenchat.protocol.limits import MAX_RELAYS, STALL_SECONDS
+from greenchat.protocol.limits import MAX_RELAYS, RELAY_IDLE_SECONDS
 from greenchat.transfer.pump import Stream, new_mover
 
 __all__ = ["RelayRoom"]
@@ -93,7 +93,7 @@ class RelayRoom:
     def _run(self) -> None:
         self._loop, self._stopping = get_hub().loop, Event()
         self._ready.set()
-        while not self._stopping.wait(STALL_SECONDS / 10):
+        while not self._stopping.wait(RELAY_IDLE_SECONDS / 10):
             self._end_stalled()
         gevent.killall(list(self._pairs))
         self._ready.clear()
@@ -110,5 +110,5 @@ class RelayRoom:
 
     def _end_stalled(self) -> None:
         now = time.monotonic()
-        stalled = [greenlet for greenlet, pair in self._pairs.items() if now - pair.active > STALL_SECONDS]
+        stalled = [greenlet for greenlet, pair in self._pairs.items() if now - pair.active > RELAY_IDLE_SECONDS]
         gevent.killall(stalled, block=False)

@@ -159,7 +159,11 @@ class TicketOffice:
         """Never waits, so that neither side can give up meanwhile."""
         if transfer.waiting is None:
             raise TransferError(Code.BAD_TICKET)
-        self._relay.check_room()
+        try:
+            self._relay.check_room()
+        except TransferError as error:
+            self._fail(transfer, error.code)
+            raise
         sides = (transfer.waiting, owner_side)
         for sock in sides:
             with contextlib.suppress(OSError):  # a side that is gone is found out by the relay

@@ -7,17 +7,17 @@ requester   Got, once the file is published
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import gevent
 from gevent import socket
 from gevent.threadpool import ThreadPool
 
 from greenchat.errors import Code, GreenchatError, ProtocolError, TransferError, sentence
-from greenchat.protocol.limits import MAX_LINE, STALL_SECONDS
+from greenchat.protocol.limits import CHUNK, MAX_LINE, PUBLISH_SECONDS, STALL_SECONDS
 from greenchat.protocol.records import SOH, Done, File, Got, Record, Sorry, decode, encode
-from greenchat.transfer.digest import ALGORITHM, FileDigest
-from greenchat.transfer.pump import Stream, receive_bytes, send_file
+from greenchat.transfer.digest import ALGORITHM, Digest
+from greenchat.transfer.pump import Stream, receive_bytes, send_range
 from greenchat.transfer.share import SharedFile
 
 __all__ = ["Channel"]
@@ -58,20 +58,26 @@ class Channel:
     def upload(self, file: SharedFile, pool: ThreadPool) -> None:
         """Send *file*, and return when the requester has it; its digest is computed on *pool* meanwhile."""
         self.send(File(file.size, ALGORITHM))
-        digest = FileDigest(file.fd, file.size)
-        digesting = pool.spawn(digest.run)
-        try:
-            self._amid_bytes = True
-            with _lost_connection():
-                send_file(self._stream, file.fd, file.size)
-            self._amid_bytes = False
-            if file.changed():
-                raise TransferError(Code.CHANGED)
-            self.send(Done(cast(str, digesting.get())))
-        finally:
-            digest.cancel()
-            digesting.wait()  # until then the thread reads from the descriptor
-        self.expect(Got)
+        self._amid_bytes = True
+        digest = self._send_bytes(file, pool)
+        self._amid_bytes = False
+        if file.changed():
+            raise TransferError(Code.CHANGED)
+        self.send(Done(digest))
+        self.expect(Got, PUBLISH_SECONDS)
+
+    def _send_bytes(self, file: SharedFile, pool: ThreadPool) -> str:
+        """Send each chunk while a thread digests it, so that one read from the disk serves both."""
+        digest = Digest()
+        for offset in range(0, file.size, CHUNK):
+            size = min(CHUNK, file.size - offset)
+            digesting = pool.spawn(digest.update_from, file.fd, offset, size)
+            try:
+                with _lost_connection():
+                    send_range(self._stream, file.fd, offset, size)
+            finally:
+                digesting.wait()  # until then the thread reads from the descriptor
+        return digest.hex()
 
     def download(self, file: File, write: Callable[[memoryview], None]) -> str:
         """Give the bytes that *file* announces to *write*, and return the owner's digest of them."""

@@ -1,13 +1,13 @@
 """Digests of whole files, to tell that what arrived is what was sent."""
 
+import contextlib
 import hashlib
 import os
-import threading
 from typing import Final
 
 from greenchat.protocol.limits import CHUNK
 
-__all__ = ["ALGORITHM", "Digest", "FileDigest"]
+__all__ = ["ALGORITHM", "Digest"]
 
 ALGORITHM: Final = "sha256"
 """As `greenchat.protocol.records.File` names it."""
@@ -23,34 +23,17 @@ class Digest:
         """Add *data*."""
         self._hash.update(data)
 
+    def update_from(self, fd: int, offset: int, size: int) -> None:
+        """Add the *size* bytes of the file *fd* at *offset*, or what of them there is and can be read.
+
+        Leaves the descriptor's own position alone, and lets other threads run meanwhile.
+        """
+        buffer = memoryview(bytearray(min(CHUNK, size)))
+        with contextlib.suppress(OSError):
+            while size and (read := os.preadv(fd, [buffer[:size]], offset)):
+                self._hash.update(buffer[:read])
+                offset, size = offset + read, size - read
+
     def hex(self) -> str:
         """The digest so far, in hexadecimal."""
         return self._hash.hexdigest()
-
-
-class FileDigest:
-    """The digest of a file's first *size* bytes, computed by a thread while others read the file too."""
-
-    def __init__(self, fd: int, size: int) -> None:
-        self._fd = fd
-        self._size = size
-        self._cancelled = threading.Event()
-
-    def run(self) -> str:
-        """The digest in hexadecimal; of less than *size* if the file is shorter or cannot be read, or if cancelled."""
-        digest, offset = Digest(), 0
-        buffer = memoryview(bytearray(CHUNK))
-        while offset < self._size and not self._cancelled.is_set():
-            try:
-                read = os.preadv(self._fd, [buffer[: self._size - offset]], offset)
-            except OSError:
-                break
-            if not read:
-                break
-            digest.update(buffer[:read])
-            offset += read
-        return digest.hex()
-
-    def cancel(self) -> None:
-        """Have `run` return soon."""
-        self._cancelled.set()

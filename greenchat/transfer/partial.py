@@ -16,7 +16,7 @@ from typing import Final, Self
 
 from greenchat.errors import Code, TransferError
 from greenchat.protocol.limits import MAX_BACKUPS
-from greenchat.transfer.digest import Digest, FileDigest
+from greenchat.transfer.digest import Digest
 
 __all__ = ["Partial", "Published"]
 
@@ -98,9 +98,14 @@ class Partial:
         try:
             status = os.fstat(there)
             alike = stat.S_ISREG(status.st_mode) and status.st_size == self._size
-            return alike and FileDigest(there, self._size).run() == self.digest()
+            return alike and self._digest_of(there) == self.digest()
         finally:
             os.close(there)
+
+    def _digest_of(self, fd: int) -> str:
+        digest = Digest()
+        digest.update_from(fd, 0, self._size)
+        return digest.hex()
 
     def _place(self) -> str | None:
         """Link the file to its name, which fails if anything is there; in that case, move that aside first."""

@@ -16,7 +16,7 @@ from gevent import get_hub, socket
 from greenchat.errors import Code, TransferError
 from greenchat.protocol.limits import CHUNK, PIPE_SIZE, STALL_SECONDS
 
-__all__ = ["Copier", "Mover", "Splicer", "Stream", "new_mover", "receive_bytes", "send_file"]
+__all__ = ["Copier", "Mover", "Splicer", "Stream", "new_mover", "receive_bytes", "send_range"]
 
 _READ: Final = 1
 _WRITE: Final = 2
@@ -124,19 +124,18 @@ class Copier:
         self._buffer.release()
 
 
-def send_file(stream: Stream, fd: int, size: int) -> None:
-    """Send the first *size* bytes of the file *fd*.
+def send_range(stream: Stream, fd: int, offset: int, size: int) -> None:
+    """Send the *size* bytes of the file *fd* at *offset*.
 
-    Raises `TransferError` if the file has become shorter, or if the peer takes nothing for too long.
+    Raises `TransferError` if the file ends before, or if the peer takes nothing for too long.
     """
-    offset = 0
-    while offset < size:
+    while size:
         _in_time(stream.wait_writable)
         with contextlib.suppress(BlockingIOError):
-            sent = os.sendfile(stream.sock.fileno(), fd, offset, min(CHUNK, size - offset))
+            sent = os.sendfile(stream.sock.fileno(), fd, offset, min(CHUNK, size))
             if not sent:
                 raise TransferError(Code.CHANGED)
-            offset += sent
+            offset, size = offset + sent, size - sent
 
 
 def receive_bytes(stream: Stream, size: int, write: Callable[[memoryview], None]) -> None:
