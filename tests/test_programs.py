@@ -1,0 +1,517 @@
+"""The seed's text, word by word, on real processes."""
+
+import os
+import random
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import gevent
+import pytest
+from gevent import subprocess
+from programs import GOODBYE, MENU, TOP, Client, Program, Server, terminal
+
+from greenchat.net import listen
+
+EXAMPLE = """\
+Enter an option ('m', 'f', 'x'):
+  (M)essage (send)
+  (F)ile (request)
+ e(X)it
+m
+Enter your message:
+hello!
+Enter an option ('m', 'f', 'x'):
+  (M)essage (send)
+  (F)ile (request)
+ e(X)it
+f
+Who owns the file?
+client1
+Which file do you want?
+Ameca_splendens.jpg
+Enter an option ('m', 'f', 'x'):
+  (M)essage (send)
+  (F)ile (request)
+ e(X)it
+m
+Enter your message:
+another important message!
+Enter an option ('m', 'f', 'x'):
+  (M)essage (send)
+  (F)ile (request)
+ e(X)it
+x
+closing your sockets...goodbye
+"""
+
+TYPED = ["m", "hello!", "f", "client1", "Ameca_splendens.jpg", "m", "another important message!", "x"]
+
+FISH = bytes(range(256)) * 4000
+
+
+@pytest.fixture
+def running() -> Iterator[Server]:
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as programs:
+        yield programs
+
+
+@pytest.fixture
+def client1(running: Server, stack: ExitStack, tmp_path: Path) -> Client:
+    """Who owns the file of the seed's example."""
+    home = tmp_path / "client1"
+    home.mkdir()
+    (home / "Ameca_splendens.jpg").write_bytes(FISH)
+    client = stack.enter_context(Client(running.port, home))
+    client.type("client1")
+    client.wait_for_menu()
+    return client
+
+
+def test_the_example_through_a_pipe(running: Server, client1: Client, stack: ExitStack, tmp_path: Path) -> None:
+    client2 = stack.enter_context(Client(running.port, tmp_path / "client2"))
+    client2.type("client2", *TYPED[:-1])
+    client2.err.wait_for("received Ameca_splendens.jpg from client1")
+    client2.type(TYPED[-1])
+    assert client2.status() == 0
+    assert client2.out.lines == [line for line in EXAMPLE.splitlines() if line not in TYPED]
+    assert (tmp_path / "client2" / "Ameca_splendens.jpg").read_bytes() == FISH
+    client1.out.wait_for("client2: another important message!\n")
+    assert client1.out.lines == [*MENU, "client2: hello!", "client2: another important message!"]
+    client1.err.wait_for("sent Ameca_splendens.jpg to client2 (1,024,000 bytes)\n")
+
+
+def test_the_example_on_a_terminal(running: Server, client1: Client, stack: ExitStack, tmp_path: Path) -> None:
+    with terminal() as term:
+        client2 = stack.enter_context(Client(running.port, tmp_path / "client2", stdin=term.end, stdout=term.end))
+        term.type("client2")
+        for typed in TYPED:
+            prompt = (
+                "?"
+                if typed in ("client1", "Ameca_splendens.jpg")
+                else ":\n"
+                if " " in typed or "!" in typed
+                else MENU[-1]
+            )
+            term.screen.wait_for(prompt)
+            if typed == "x":
+                client2.err.wait_for("received Ameca_splendens.jpg from client1")
+            term.type(typed)
+        assert client2.status() == 0
+        term.screen.wait_for(GOODBYE + "\n")
+        assert term.screen.text == "client2\n" + EXAMPLE
+        assert client2.err.lines[0] == "Enter your name:"
+    client1.out.wait_for("client2: another important message!\n")
+
+
+@pytest.mark.parametrize("pace", [0.02, pytest.param(1.0, marks=pytest.mark.slow)], ids=["quick", "as-people-type"])
+@pytest.mark.parametrize("run", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 11))])
+def test_three_who_type_line_by_line(running: Server, stack: ExitStack, tmp_path: Path, pace: float, run: int) -> None:
+    names = ["ann", "bob", "cat"]
+    clients = {name: stack.enter_context(Client(running.port, tmp_path / name)) for name in names}
+    files = {name: random.randbytes(300_000 + run) for name in names}
+    for name, client in clients.items():
+        (tmp_path / name / f"{name}.bin").write_bytes(files[name])
+        client.type(name)
+        client.wait_for_menu()
+
+    def user(name: str, others: list[str]) -> None:
+        lines = [line for n in range(3) for line in ("m", f"{n} from {name}")]
+        lines += [line for other in others for line in ("f", other, f"{other}.bin")]
+        for line in lines:
+            clients[name].type(line)
+            gevent.sleep(pace)
+
+    users = [gevent.spawn(user, name, [other for other in names if other != name]) for name in names]
+    gevent.joinall(users, raise_error=True)
+    for name, client in clients.items():
+        for other in set(names) - {name}:
+            while f"received {other}.bin" not in client.err.text:
+                gevent.sleep(0.01)
+            assert (tmp_path / name / f"{other}.bin").read_bytes() == files[other]
+    for client in clients.values():
+        client.type("x")
+    assert [client.status() for client in clients.values()] == [0, 0, 0]
+    for name, client in clients.items():
+        for other in names:
+            heard = [line for line in client.out.lines if line.startswith(f"{other}: ")]
+            assert heard == ([] if other == name else [f"{other}: {n} from {other}" for n in range(3)])
+
+
+def test_all_in_one_go_is_delivered(running: Server, client1: Client, stack: ExitStack, tmp_path: Path) -> None:
+    said = [line for n in range(200) for line in ("m", f"message {n}")]
+    quick = stack.enter_context(Client(running.port, tmp_path / "quick"))
+    quick.type("quick", *said, "f", "client1", "Ameca_splendens.jpg", "x")
+    assert quick.status() == 0
+    assert quick.out.lines[-1] == GOODBYE
+    client1.out.wait_for("quick: message 199\n")
+    assert client1.out.lines == [*MENU, *(f"quick: message {n}" for n in range(200))]
+
+
+@pytest.mark.skipif(not shutil.which("nc"), reason="netcat is not installed")
+def test_two_guests_with_netcat_and_two_clients(running: Server, stack: ExitStack, tmp_path: Path) -> None:
+    guests = [stack.enter_context(_Netcat(running.port)) for _ in range(2)]
+    clients = [stack.enter_context(Client(running.port, tmp_path / name)) for name in ("ann", "bob")]
+    everyone = dict(zip(("gus", "gil", "ann", "bob"), [*guests, *clients], strict=True))
+    for name, one in everyone.items():
+        one.type(name)
+    for client in clients:
+        client.wait_for_menu()
+    _wait_until_heard(everyone["gus"], everyone["gil"], "gus: are you here")
+    for name, one in everyone.items():
+        one.type(*(["m"] if isinstance(one, Client) else []), f"hello from {name}")
+        for other in set(everyone) - {name}:
+            everyone[other].out.wait_for(f"{name}: hello from {name}\n")
+    for name, one in everyone.items():
+        assert f"{name}: " not in one.out.text
+
+
+def _wait_until_heard(speaker: Program, listener: Program, line: str) -> None:
+    """A guest is not told when it is in the room: repeat until somebody hears."""
+    for _ in range(100):
+        speaker.type(line.partition(": ")[2])
+        try:
+            listener.out.wait_for(line, 0.1)
+        except AssertionError:
+            continue
+        return
+    pytest.fail("nobody heard the guest")
+
+
+class _Netcat(Program):
+    def __init__(self, port: int) -> None:
+        super().__init__("-c", "import os, sys; os.execvp('nc', sys.argv[1:])", "nc", "127.0.0.1", str(port))
+
+
+def test_a_hundred_programs_chat_and_swap_files(running: Server, stack: ExitStack, tmp_path: Path) -> None:
+    names = [f"user{n:02}" for n in range(100)]
+    clients = {name: stack.enter_context(Client(running.port, tmp_path / name)) for name in names}
+    for name, client in clients.items():
+        (tmp_path / name / f"{name}.bin").write_bytes(name.encode() * 10_000)
+        client.type(name)
+    for client in clients.values():
+        client.out.wait_for(MENU[-1], 50)
+    for place, (name, client) in enumerate(clients.items()):
+        owner = names[place - 1]
+        client.type("m", f"I am {name}", "f", owner, f"{owner}.bin")
+    for place, (name, client) in enumerate(clients.items()):
+        owner = names[place - 1]
+        client.err.wait_for(f"received {owner}.bin from {owner}", 50)
+        assert (tmp_path / name / f"{owner}.bin").read_bytes() == owner.encode() * 10_000
+    for name, client in clients.items():
+        for other in set(names) - {name}:
+            while f"{other}: I am {other}\n" not in client.out.text:
+                gevent.sleep(0.01)
+        assert f"{name}: " not in client.out.text
+
+
+def test_when_the_server_is_killed_the_clients_end(running: Server, client1: Client) -> None:
+    running.signal(signal.SIGKILL)
+    assert client1.status() == 1
+    assert client1.err.lines == ["the server is gone: the connection was lost"]
+    assert client1.out.lines == MENU
+
+
+def test_a_client_killed_in_mid_transfer_is_nobody_elses_trouble(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path
+) -> None:
+    big = tmp_path / "client1" / "big.bin"
+    with big.open("wb") as file:
+        file.truncate(3_000_000_000)
+    victim, witness = (stack.enter_context(Client(running.port, tmp_path / name)) for name in ("victim", "witness"))
+    for name, client in (("victim", victim), ("witness", witness)):
+        client.type(name)
+        client.wait_for_menu()
+    victim.type("f", "client1", "big.bin")
+    while not any(part.stat().st_size for part in (tmp_path / "victim").glob(".greenchat-*")):
+        gevent.sleep(0.001)
+    victim.signal(signal.SIGKILL)
+    client1.err.wait_for("could not send big.bin to victim: the connection was lost in the middle of the file")
+    assert not (tmp_path / "victim" / "big.bin").exists()
+    witness.type("m", "still here", "f", "client1", "Ameca_splendens.jpg")
+    client1.out.wait_for("witness: still here\n")
+    witness.err.wait_for("received Ameca_splendens.jpg")
+
+
+def test_leaving_does_not_wait_for_downloads_and_they_leave_no_trace(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path
+) -> None:
+    with (tmp_path / "client1" / "big.bin").open("wb") as file:
+        file.truncate(30_000_000_000)
+    home = tmp_path / "ann"
+    ann = stack.enter_context(Client(running.port, home))
+    ann.type("ann", "f", "client1", "big.bin")
+    while not any(part.stat().st_size for part in home.glob(".greenchat-*")):
+        gevent.sleep(0.001)
+    ann.type("x")
+    assert ann.status() == 0
+    assert ann.err.text == ""
+    assert list(home.iterdir()) == []
+
+
+def test_a_name_in_use_is_asked_for_again_on_a_terminal(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path
+) -> None:
+    with terminal() as term:
+        options = ("--name", "CLIENT1")
+        client = stack.enter_context(Client(running.port, tmp_path / "two", *options, stdin=term.end, stdout=term.end))
+        client.err.wait_for("that name is in use: choose another\nEnter your name:\n")
+        term.type("a:b")
+        client.err.wait_for("a name has no colon in it: choose another\nEnter your name:\n")
+        term.type("client2")
+        term.screen.wait_for(MENU[-1])
+
+
+@pytest.mark.parametrize("name", ["client1", "CLIENT1", "a:b", " ", "x" * 33])  # fmt: skip
+def test_a_name_refused_elsewhere_ends_the_client(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path, name: str
+) -> None:
+    client = stack.enter_context(Client(running.port, tmp_path / "two"))
+    client.type(name, "m", "never said", "x")
+    assert client.status() == 1
+    assert len(client.err.lines) == 1
+    assert client.err.text.endswith("\n")
+    assert client.out.text == ""
+    assert client1.out.lines == MENU
+
+
+def test_the_file_of_the_share_option_is_served(running: Server, stack: ExitStack, tmp_path: Path) -> None:
+    share = tmp_path / "shared things"
+    share.mkdir()
+    (share / "list.txt").write_text("one\n")
+    ann = stack.enter_context(Client(running.port, tmp_path / "ann", "--share", str(share), "--name", "ann"))
+    ann.wait_for_menu()
+    bob = stack.enter_context(Client(running.port, tmp_path / "bob", "--transfer", "relay", "--name", "bob"))
+    bob.type("f", "ann", "list.txt")
+    bob.err.wait_for("received list.txt from ann (4 bytes)\n")
+    bob.type("f", "ann", "list.txt")
+    bob.err.wait_for("list.txt from ann is the same as the one that is here\n")
+    (share / "list.txt").write_text("two\n")
+    bob.type("F", "ann", "list.txt")
+    bob.err.wait_for("received list.txt from ann (4 bytes); the one that was here is now list.txt.~1~\n")
+
+
+def test_file_requests_that_come_to_nothing_are_one_line_each(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path
+) -> None:
+    ann = stack.enter_context(Client(running.port, tmp_path / "ann", "--name", "ann"))
+    for owner, file, reason in (
+        ("nobody", "x", "no user of that name is here"),
+        ("ann", "x", "that file is your own"),
+        ("client1", "missing", "the owner has no such file to give"),
+        ("client1", "../x", "that file name is not allowed: give a plain name without a directory"),
+    ):
+        ann.type("f", owner, file)
+        ann.err.wait_for(f"could not get {file} from {owner}: {reason}\n")
+    ann.type("x")
+    assert ann.status() == 0
+    assert len(ann.err.lines) == 4
+
+
+# --- rows of what is thrown at it --------------------------------------------------------------
+
+
+def test_row_33_terminating_the_server_tells_everyone(running: Server, client1: Client) -> None:
+    running.signal(signal.SIGTERM)
+    assert client1.status() == 1
+    assert client1.err.lines == ["the server closed the connection: the server is shutting down"]
+    assert running.status() == 0
+
+
+def test_row_33_a_second_signal_ends_the_server_at_once(running: Server, stack: ExitStack) -> None:
+    with gevent.socket.create_connection(("127.0.0.1", running.port)) as sleeper:
+        sleeper.sendall(b"sleeper\n")
+        running.signal(signal.SIGINT)
+        assert sleeper.recv(100) in (b"error: the server is shutting down\n", b"error: it did not work\n")
+        running.signal(signal.SIGINT)
+        assert running.status() == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_row_33_a_signal_ends_a_client_cleanly(client1: Client, number: signal.Signals) -> None:
+    client1.signal(number)
+    assert client1.status() == 128 + number
+    assert client1.err.text == ""
+
+
+@pytest.mark.parametrize(
+    ("typed", "output"),
+    [
+        (b"", []),
+        (b"ann", MENU),
+        (b"ann\n", MENU),
+        (b"ann\r\n", MENU),
+        (b"ann\nm", [*MENU, "Enter your message:"]),
+        (b"ann\nm\nlast words", [*MENU, "Enter your message:", *MENU]),
+        (b"ann\nf\nclient1\n", [*MENU, "Who owns the file?", "Which file do you want?"]),
+    ],
+    ids=["nothing", "unfinished-name", "name", "windows-name", "in-message", "unfinished-message", "in-request"],
+)
+@pytest.mark.parametrize("kind", ["pipe", "file", "socket"])
+def test_row_34_end_of_input_is_x(
+    running: Server, stack: ExitStack, tmp_path: Path, typed: bytes, output: list[str], kind: str
+) -> None:
+    if kind == "file":
+        source = tmp_path / "typed"
+        source.write_bytes(typed)
+        client = stack.enter_context(Client(running.port, tmp_path, stdin=stack.enter_context(source.open("rb"))))
+    elif kind == "socket":
+        ours, theirs = gevent.socket.socketpair()
+        with ours, theirs:
+            client = stack.enter_context(Client(running.port, tmp_path, stdin=theirs.fileno()))
+            ours.sendall(typed)
+    else:
+        client = stack.enter_context(Client(running.port, tmp_path))
+        client.feed(typed)
+        client.end_input()
+    assert client.status() == 0
+    assert client.out.lines == [*output, GOODBYE]
+    assert client.err.text == ""
+
+
+@pytest.mark.parametrize("redirection", ["<&-", "</dev/null", "<&- >&- 2>&-"])
+def test_row_34_no_input_at_all(running: Server, stack: ExitStack, tmp_path: Path, redirection: str) -> None:
+    command = f'exec "$0" "$@" {redirection}'
+    client = (sys.executable, str(TOP / "ChatClient.py"), "-l", "0", "-p", str(running.port), "--name", "ann")
+    shell = subprocess.run(
+        ["/bin/sh", "-c", command, *client], cwd=tmp_path, capture_output=True, text=True, timeout=20, check=True
+    )
+    assert shell.stdout.splitlines() == ([] if ">&-" in redirection else [*MENU, GOODBYE])
+    assert shell.stderr == ""
+
+
+def test_row_34_a_line_of_megabytes_is_refused_and_not_cut(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path
+) -> None:
+    ann = stack.enter_context(Client(running.port, tmp_path / "ann", "--name", "ann"))
+    ann.type("m", "x" * 3_000_000, "m", "short", "x")
+    assert ann.status() == 0
+    assert ann.err.lines == ["that message has more than 8192 bytes: send it in parts"]
+    client1.out.wait_for("ann: short\n")
+    assert client1.out.lines == [*MENU, "ann: short"]
+
+
+def test_row_34_invalid_input_is_made_harmless(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path
+) -> None:
+    ann = stack.enter_context(Client(running.port, tmp_path / "ann", "--name", "ann"))
+    ann.feed(b"m\n\xff\x1b[2J\x00\xc2\x9b\xe2\x80\xae\n")
+    client1.out.wait_for("ann: \ufffd\u241b[2J\u2400\ufffd\ufffd\n")
+
+
+def test_row_34_an_unknown_option_is_hinted_at(client1: Client) -> None:
+    client1.type("q", "", "M", "still works")
+    client1.out.wait_for("Enter your message:\n")
+    client1.err.wait_for("no such option: type m, f or x, then Enter\n" * 2)
+    client1.type(" X ")
+    assert client1.status() == 0
+
+
+def test_row_35_a_closed_output_ends_the_client(running: Server, stack: ExitStack, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    client = stack.enter_context(Client(running.port, tmp_path, "--name", "ann", stdout=writing))
+    os.close(writing)
+    assert client.status() == 1
+    assert client.err.lines == ["standard output cannot be written to"]
+
+
+def test_row_35_a_full_disk_under_the_output_ends_the_client(running: Server, stack: ExitStack, tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        client = stack.enter_context(Client(running.port, tmp_path, "--name", "ann", stdout=full))
+        assert client.status() == 1
+        assert client.err.lines == ["standard output cannot be written to"]
+
+
+def test_row_35_an_unread_output_does_not_stop_files(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    ann = stack.enter_context(Client(running.port, tmp_path / "ann", "--name", "ann", stdout=writing))
+    os.close(writing)
+    with os.fdopen(reading, "rb"):
+        ann.type("f", "client1", "Ameca_splendens.jpg")
+        ann.err.wait_for("received Ameca_splendens.jpg")
+        for n in range(100):
+            client1.type("m", f"{n} " + "x" * 4000)  # far more than a pipe holds
+        (tmp_path / "ann" / "late.txt").write_text("late")
+        ann.type("f", "client1", "Ameca_splendens.jpg")
+        ann.err.wait_for("is the same as the one that is here")
+        client1.type("f", "ann", "late.txt")
+        client1.err.wait_for("received late.txt from ann")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["ChatServer.py"], 2, "the following arguments are required: port"),
+        (["ChatServer.py", "many"], 2, "'many' is no port: give a number from 0 to 65535"),
+        (["ChatServer.py", "-5"], 2, ""),
+        (["ChatServer.py", "70000"], 2, "'70000' is no port: give a number from 0 to 65535"),
+        (["ChatServer.py", "{taken}"], 1, "port {taken} is in use: give another, or 0 for any that is free"),
+        (["ChatServer.py", "0", "--host", "192.0.2.1"], 1, "192.0.2.1 is no address of this machine: give one that is"),
+        (["ChatClient.py", "-l", "0"], 2, "the following arguments are required: -p"),
+        (["ChatClient.py", "-l", "x", "-p", "{taken}"], 2, "'x' is no port: give a number from 0 to 65535"),
+        (["ChatClient.py", "-l", "70000", "-p", "{taken}"], 2, "'70000' is no port"),
+        (["ChatClient.py", "-l", "80", "-p", "{taken}"], 2, "80 is kept for the system: give 0 or a number from 1024"),
+        (["ChatClient.py", "-l", "{taken}", "-p", "{taken}"], 1, "port {taken} is in use"),
+        (
+            ["ChatClient.py", "-l", "0", "-p", "{free}"],
+            1,
+            "no server answers at 127.0.0.1 port {free}: connection refused",
+        ),
+        (["ChatClient.py", "-l", "0", "-p", "0"], 1, "no server answers at 127.0.0.1 port 0"),
+        (["ChatClient.py", "-l", "0", "-p", "{other}"], 1, "what answers there is not a greenchat server"),
+        (["ChatClient.py", "-l", "0", "-p", "{taken}", "--share", "/nonexistent"], 1, "cannot share /nonexistent"),
+        (["ChatClient.py", "-l", "0", "-p", "{taken}", "--transfer", "pigeon"], 2, "pigeon"),
+        (["ChatClient.py", "-l", "0", "-p", "{taken}", "--host", "no.such.host.invalid"], 1, "no such host"),
+        (["-m", "greenchat", "serve"], 2, "invalid choice: 'serve'"),
+    ],
+)
+def test_row_36_ports(running: Server, tmp_path: Path, arguments: list[str], status: int, told: str) -> None:
+    with listen(("127.0.0.1",), 0)[0] as other, gevent.socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        places = {"taken": running.port, "free": unused.getsockname()[1], "other": other.getsockname()[1]}
+        script, *rest = [argument.format(**places) for argument in arguments]
+        answering = gevent.spawn(_speak_another_protocol, other)
+        with Program(TOP / script if script.endswith(".py") else script, *rest, home=TOP) as program:
+            with_name = gevent.spawn(program.feed, b"ann\n")
+            assert program.status() == status
+            assert len(program.err.lines) == 1
+            assert told.format(**places) in program.err.text
+            assert program.out.text == ""
+        gevent.killall([answering, with_name])
+
+
+def _speak_another_protocol(listener: gevent.socket.socket) -> None:
+    sock, _ = listener.accept()
+    with sock:
+        sock.sendall(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+        while sock.recv(1000):
+            pass
+
+
+def test_the_package_runs_both_programs(stack: ExitStack, tmp_path: Path) -> None:
+    server = stack.enter_context(Program("-m", "greenchat", "server", "0", home=TOP))
+    server.err.wait_for("port ")
+    server.err.wait_for("\n")
+    port = server.err.lines[0].rpartition(" ")[2]
+    client = stack.enter_context(Program("-m", "greenchat", "client", "-l", "0", "-p", port, home=TOP))
+    client.type("ann", "x")
+    assert client.status() == 0
+    assert client.out.lines == [*MENU, GOODBYE]
+
+
+def test_exposing_the_server_is_warned_of(stack: ExitStack) -> None:
+    server = stack.enter_context(Server("--host", "0.0.0.0"))
+    server.err.wait_for("warning: nothing is encrypted")
+    assert server.err.lines[0] == f"listening on 0.0.0.0, port {server.port}"
