@@ -21,11 +21,15 @@ from greenchat.protocol.records import Hello, Record, Welcome, decode, encode
 R = TypeVar("R", bound=Record)
 
 # The tests run with gevent and pytest alone, but for those that need hypothesis.
-collect_ignore = (
-    []
-    if find_spec("hypothesis")
-    else [str(path) for path in Path(__file__).parent.rglob("*.py") if "hypothesis import" in path.read_text()]
-)
+if find_spec("hypothesis"):
+    from hypothesis import settings
+
+    # A busy machine makes a slow example, not a wrong one.
+    settings.register_profile("greenchat", parent=settings(), deadline=None)
+    settings.load_profile("greenchat")
+else:
+    tests = Path(__file__).parent.rglob("test_*.py")
+    collect_ignore = [str(path) for path in tests if "from hypothesis import" in path.read_text()]
 
 PATIENCE = 60.0
 """Seconds for one test; a hang is a failure."""
@@ -131,6 +135,16 @@ class Wire:
             self._early += data
         line, _, self._early = self._early.partition(b"\n")
         return line
+
+    def exactly(self, size: int) -> bytes:
+        """The next *size* bytes."""
+        data = bytearray(self._early)
+        while len(data) < size:
+            more = self.sock.recv(65536)
+            assert more, data
+            data += more
+        self._early = bytes(data[size:])
+        return bytes(data[:size])
 
     def rest(self) -> bytes:
         """All that comes until the connection ends."""

@@ -93,6 +93,12 @@ class Output:
         if self._writer is not None:
             self._writer.join(timeout=seconds)
 
+    def close(self) -> None:
+        """Let the thread go, once what it is writing is written."""
+        if self._writer is not None:
+            self._writer.kill()
+        self._pool.kill()
+
     def _write_all(self) -> None:
         while self._pending:
             fd, data = self._next_run()

@@ -1,9 +1,4 @@
 import pytest
-from hypothesis import settings
-
-# A busy machine makes a slow example, not a wrong one.
-settings.register_profile("greenchat", parent=settings(), deadline=None)
-settings.load_profile("greenchat")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,29 @@
+"""``python -m benchmarks NAME [--json FILE] [--plot FILE]``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks import latency, report
+
+BENCHMARKS = {"latency": latency}
+
+
+def main() -> int:
+    """Run the named benchmark and show its results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=BENCHMARKS, help="; ".join(f"{n}: {m.__doc__}" for n, m in BENCHMARKS.items()))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them there, as PNG or SVG; needs matplotlib")
+    options = parser.parse_args()
+    results = BENCHMARKS[options.name].run()
+    print(report.table(results))
+    if options.json:
+        options.json.write_text(report.as_json(results))
+    if options.plot:
+        report.plot(results, options.plot)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
