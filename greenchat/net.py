@@ -24,6 +24,7 @@ __all__ = [
     "listen",
     "plain_host",
     "raise_descriptor_limit",
+    "reason",
     "send_now",
     "tune",
 ]
@@ -86,18 +87,20 @@ class _NoSuchHost(ListenError):
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= limits.MAX_PORT:
+        raise ListenError(Code.BAD_PORT, f"{port} is no port: give a number from 0 to {limits.MAX_PORT}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
         )[0]
         sock = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise _NoSuchHost(Code.BAD_PORT, f"cannot listen at {host}: {os.strerror(error.errno or 0)}") from None
+    except (OSError, UnicodeError) as error:
+        raise _NoSuchHost(Code.BAD_PORT, f"cannot listen at {host}: {reason(error)}") from None
     try:
         _prepare(sock, host)
         sock.bind(address)
         sock.listen(limits.LISTEN_BACKLOG)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         sock.close()
         raise _listen_error(error, host, port) from None
     return sock
@@ -124,15 +127,24 @@ def tune(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
-def _listen_error(error: Exception, host: str, port: int) -> ListenError:
-    number = getattr(error, "errno", None)
+def reason(error: OSError | UnicodeError) -> str:
+    """Why something about an address or a connection failed, in words that follow a colon."""
+    if isinstance(error, UnicodeError | socket.gaierror):  # no name may be that long, or there is none such
+        return "no such host"
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
+    return os.strerror(error.errno or 0).lower()
+
+
+def _listen_error(error: OSError, host: str, port: int) -> ListenError:
+    number = error.errno
     if number == errno.EADDRINUSE:
         return ListenError(Code.BAD_PORT, f"port {port} is in use: give another, or 0 for any that is free")
     if number == errno.EACCES:
         return ListenError(Code.BAD_PORT, f"port {port} needs more privileges: give one from 1024 to 65535")
     if number == errno.EADDRNOTAVAIL:
         return _NoSuchHost(Code.BAD_PORT, f"{host} is no address of this machine: give one that is")
-    return ListenError(Code.BAD_PORT, f"cannot listen at {host} port {port}: {os.strerror(number or 0)}")
+    return ListenError(Code.BAD_PORT, f"cannot listen at {host} port {port}: {reason(error)}")
 
 
 class Listener(StreamServer):

@@ -15,7 +15,7 @@ from greenchat.client.session import Session
 from greenchat.client.uploads import Served, Uploads
 from greenchat.errors import Code, GreenchatError, ServerGone, known, sentence
 from greenchat.net import LOOPBACK, is_loopback
-from greenchat.protocol.limits import DISK_THREADS, GOODBYE_SECONDS
+from greenchat.protocol.limits import DIGEST_THREADS, DISK_THREADS, GOODBYE_SECONDS
 from greenchat.protocol.records import Dial, Error, Fail, Record, Take, Want, encode
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import Event, Failure, Text, message_line
@@ -67,9 +67,11 @@ class ChatClient:
         self._into = Path(into)
         self._on_served = on_served or (lambda _served: None)
         self._inbox = Inbox()
-        self._pool = ThreadPool(DISK_THREADS)
-        self._downloads = Downloads(self._pool, self._tell, server=self._server, route=route)
+        # Digests come in small pieces, and must not wait until a large file is on the disk.
+        self._disk, self._digests = ThreadPool(DISK_THREADS), ThreadPool(DIGEST_THREADS)
+        self._downloads = Downloads(self._disk, self._tell, server=self._server, route=route)
         self._closing = False
+        self._receiver: gevent.Greenlet[..., None] | None = None
 
     def start(self) -> None:
         """Connect, listen for file requests, and join the room under the name.
@@ -81,7 +83,7 @@ class ChatClient:
             undo.callback(share.close)
             self._session = Session(*self._server)
             undo.callback(self._session.close)
-            self._uploads = Uploads(share, self._pool, self._tell, self._on_served, server=self._server)
+            self._uploads = Uploads(share, self._digests, self._tell, self._on_served, server=self._server)
             undo.callback(self._uploads.close)
             # Where the server sees us, and nowhere else.
             here = self._session.local_host
@@ -117,7 +119,7 @@ class ChatClient:
 
     def close(self) -> None:
         """Let what was sent arrive, end all transfers, and leave."""
-        if self._closing:
+        if self._closing or self._receiver is None:
             return
         self._closing = True
         self._inbox.close()
@@ -126,7 +128,8 @@ class ChatClient:
         self._receiver.join(timeout=GOODBYE_SECONDS)
         self._receiver.kill()
         self._resources.close()
-        self._pool.kill()
+        self._disk.kill()
+        self._digests.kill()
 
     def __enter__(self) -> Self:
         self.start()
@@ -148,6 +151,8 @@ class ChatClient:
                     self._handle(event)
         except ServerGone as error:
             gone = error
+        except GreenchatError as error:
+            gone = ServerGone(error.code, f"the server broke the protocol: {error}")
         self._inbox.close(gone)
         self._downloads.close()
 

@@ -67,6 +67,7 @@ class Downloads:
         self._asked: dict[int, AsyncResult[Take | Fail]] = {}
         self._slots = BoundedSemaphore(MAX_DOWNLOADS)
         self._channels: set[Channel] = set()
+        self._closed: ServerGone | None = None
 
     def fetch(self, owner: str, file: str, into: Path) -> Received:
         """Wait until *owner*'s *file* is in the directory *into*.
@@ -90,20 +91,22 @@ class Downloads:
             asked.set(answer)
 
     def close(self) -> None:
-        """End every request and every transfer; their greenlets are told."""
+        """End every request and every transfer; their greenlets are told, and so is whoever asks later."""
+        self._closed = ServerGone(Code.INTERRUPTED, "the connection to the server was closed")
         for asked in self._asked.values():
-            asked.set_exception(ServerGone(Code.INTERRUPTED, "the connection to the server was closed"))
+            asked.set_exception(self._closed)
         for channel in self._channels:
             channel.abort()
 
     def _ask(self, owner: str, name: str) -> Take:
+        if self._closed is not None:
+            raise self._closed
         number = next(self._ids)
         asked = self._asked[number] = AsyncResult()
         try:
             self._tell(Get(number, owner, name))
-            answer = cast(Take | Fail, asked.get(timeout=2 * ANSWER_SECONDS))  # the server answers within one
-        except gevent.Timeout:
-            raise TransferError(Code.OWNER_SILENT) from None
+            with gevent.Timeout(2 * ANSWER_SECONDS, TransferError(Code.OWNER_SILENT)):  # the server answers within one
+                answer = cast(Take | Fail, asked.get())
         finally:
             del self._asked[number]
         if isinstance(answer, Fail):
@@ -163,7 +166,7 @@ class Downloads:
         channel.close()
 
     def _receive(self, channel: Channel, announced: File, into: Path, name: str) -> Published:
-        with call(self._pool, Partial, into, name) as partial:
+        with Partial(into, name) as partial:
             digest = channel.download(announced, partial.write)
             if digest != partial.digest():
                 raise TransferError(Code.MISMATCH)

@@ -1,7 +1,7 @@
 """The connection to the server: connecting, being let in, sending, receiving, parting in peace."""
 
 import contextlib
-import os
+import errno
 from collections.abc import Generator
 
 import gevent
@@ -9,9 +9,9 @@ from gevent import socket
 from gevent.lock import BoundedSemaphore
 
 from greenchat.errors import Code, ConnectError, Refused, ServerGone
-from greenchat.net import chunks, tune
+from greenchat.net import chunks, reason, tune
 from greenchat.protocol import records
-from greenchat.protocol.limits import CONNECT_SECONDS, RECEIVE_SIZE, SEND_SECONDS
+from greenchat.protocol.limits import CONNECT_SECONDS, MAX_PORT, RECEIVE_SIZE, SEND_SECONDS
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import VERSION, ClientWire, Event, Failure
 
@@ -21,20 +21,14 @@ __all__ = ["Session", "connect"]
 def connect(host: str, port: int, seconds: float = CONNECT_SECONDS) -> socket.socket:
     """A connection to *host*. Raises `ConnectError`."""
     try:
+        if not 0 <= port <= MAX_PORT:
+            raise OSError(errno.EADDRNOTAVAIL, "")  # a resolver would take it modulo 65536
         with gevent.Timeout(seconds, TimeoutError()):
             sock: socket.socket = socket.create_connection((host, port))
             tune(sock)
-    except (OSError, OverflowError) as error:
-        raise ConnectError(Code.UNREACHABLE, f"no server answers at {host} port {port}: {_reason(error)}") from None
+    except (OSError, UnicodeError) as error:
+        raise ConnectError(Code.UNREACHABLE, f"no server answers at {host} port {port}: {reason(error)}") from None
     return sock
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, socket.gaierror):
-        return "no such host"
-    if isinstance(error, TimeoutError):
-        return "it did not answer in time"
-    return os.strerror(getattr(error, "errno", None) or 0).lower()
 
 
 class Session:

@@ -102,7 +102,10 @@ MAX_OFFERS: Final = 1024
 """Tickets that a client honours at once; past that the oldest is forgotten."""
 
 DISK_THREADS: Final = 2
-"""Threads of a client for digests and for what waits on the disk."""
+"""Threads of a client that wait until files are on the disk."""
+
+DIGEST_THREADS: Final = 2
+"""Threads of a client that digest what it sends."""
 
 MAX_BACKUPS: Final = 999
 """Numbered backups of one name, before a new one is refused."""

@@ -35,18 +35,17 @@ class Outbox:
         """Send *data*, whole lines; never waits, never raises. After the last words it does nothing."""
         if self.finished:
             return
-        rest = memoryview(data)
-        if not self._backlog:
-            rest = rest[self._send(rest) :]
-        if rest:
-            self._keep(rest)
+        self._put(data)
+        if self._size > MAX_BACKLOG:
+            self._drop_to_line_end()
+            self.finish(self._overflow())
 
     def finish(self, last_words: bytes) -> None:
         """Send *last_words*, and then end the connection: in peace if the peer reads, at a deadline if not."""
         if self.finished:
             return
-        self.write(last_words)
         self._deadline = gevent.spawn_later(FLUSH_SECONDS, self._shut, socket.SHUT_RDWR)
+        self._put(last_words)
         if not self._backlog:
             self._shut(socket.SHUT_WR)
 
@@ -61,14 +60,16 @@ class Outbox:
         except OSError:
             return len(data)  # the peer is gone, and the one who reads from it will find out
 
-    def _keep(self, rest: memoryview) -> None:
+    def _put(self, data: bytes) -> None:
+        rest = memoryview(data)
+        if not self._backlog:
+            rest = rest[self._send(rest) :]
+        if not rest:
+            return
         self._backlog.append(rest)
         self._size += len(rest)
         if self._drainer is None:
             self._drainer = gevent.spawn(self._drain)
-        if self._size > MAX_BACKLOG:
-            self._drop_to_line_end()
-            self.finish(self._overflow())
 
     def _drop_to_line_end(self) -> None:
         """Keep no more than the line that the peer is in the middle of, so that last words start a line."""

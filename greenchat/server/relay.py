@@ -25,27 +25,27 @@ class _Pair:
         self.active = time.monotonic()
 
     def run(self) -> None:
-        """Pump, then close both, whatever happened."""
+        """Pump until both ways have ended, then close both, whatever happened."""
         first, second = self._streams
         ways = [gevent.spawn(self._pump, first, second), gevent.spawn(self._pump, second, first)]
         try:
-            gevent.joinall(ways, raise_error=True)
-        except OSError:
-            pass  # a broken side ends both; each end finds out by itself what it lacks
+            gevent.joinall(ways)
         finally:
             gevent.killall(ways)
             for stream in self._streams:
                 stream.close()
 
     def _pump(self, source: Stream, sink: Stream) -> None:
-        mover = new_mover()
+        """One way, to its end; if it breaks, both ways end, and each peer finds out by itself what it lacks."""
         try:
-            while mover.move(source, sink):
-                self.active = time.monotonic()
-        finally:
-            mover.close()
-        with contextlib.suppress(OSError):
+            with contextlib.closing(new_mover()) as mover:
+                while mover.move(source, sink):
+                    self.active = time.monotonic()
             sink.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            for stream in self._streams:
+                with contextlib.suppress(OSError):
+                    stream.sock.shutdown(socket.SHUT_RDWR)
 
 
 class RelayRoom:

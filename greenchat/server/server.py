@@ -52,6 +52,8 @@ class ChatServer:
 
     def stop(self) -> None:
         """Tell everyone, let what is on its way leave (`limits.FLUSH_SECONDS` at most), and end all connections."""
+        if not self._listeners:
+            return
         for listener in self._listeners:
             listener.stop()
         self._listeners.clear()

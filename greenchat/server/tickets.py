@@ -150,10 +150,10 @@ class TicketOffice:
         self._by_key[transfer.owner_key] = transfer
         transfer.owner.tell(Dial(transfer.ticket, transfer.owner_key))
         try:
-            transfer.met.get(timeout=MEET_SECONDS)
-        except gevent.Timeout:
+            with gevent.Timeout(MEET_SECONDS, TransferError(Code.OWNER_SILENT)):
+                transfer.met.get()
+        finally:
             self._drop(transfer)
-            raise TransferError(Code.OWNER_SILENT) from None
 
     def _join(self, transfer: _Transfer, owner_side: socket.socket) -> None:
         """Never waits, so that neither side can give up meanwhile."""
@@ -189,7 +189,7 @@ class TicketOffice:
         self._by_key.pop(transfer.requester_key, None)
         self._by_key.pop(transfer.owner_key, None)
         for party in (transfer.requester, transfer.owner):
-            self._of[party].pop(transfer, None)
+            self._of.get(party, {}).pop(transfer, None)
         if transfer.timer and transfer.timer is not gevent.getcurrent():
             transfer.timer.kill(block=False)
 

@@ -6,6 +6,7 @@ requester   Got, once the file is published
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -64,19 +65,19 @@ class Channel:
         if file.changed():
             raise TransferError(Code.CHANGED)
         self.send(Done(digest))
-        self.expect(Got, PUBLISH_SECONDS)
+        if self.expect(Got, PUBLISH_SECONDS).digest != digest:
+            raise TransferError(Code.MISMATCH)
 
     def _send_bytes(self, file: SharedFile, pool: ThreadPool) -> str:
         """Send each chunk while a thread digests it, so that one read from the disk serves both."""
         digest = Digest()
         for offset in range(0, file.size, CHUNK):
             size = min(CHUNK, file.size - offset)
-            digesting = pool.spawn(digest.update_from, file.fd, offset, size)
-            try:
-                with _lost_connection():
-                    send_range(self._stream, file.fd, offset, size)
-            finally:
-                digesting.wait()  # until then the thread reads from the descriptor
+            # A descriptor of its own, because this greenlet may end, and close the file, before the thread has read.
+            digesting = pool.spawn(_update_and_close, digest, os.dup(file.fd), offset, size)
+            with _lost_connection():
+                send_range(self._stream, file.fd, offset, size)
+            digesting.wait()
         return digest.hex()
 
     def download(self, file: File, write: Callable[[memoryview], None]) -> str:
@@ -116,12 +117,22 @@ class Channel:
         while b"\n" not in self._early:
             if len(self._early) > MAX_LINE:
                 raise ProtocolError(Code.LINE_TOO_LONG)
+            self._stream.wait_readable()  # also when there is something to read: a flood must not outrun a deadline
             data = self._sock.recv(MAX_LINE)
             if not data:
                 raise TransferError(Code.INTERRUPTED)
             self._early += data
         line, _, self._early = self._early.partition(b"\n")
+        if len(line) > MAX_LINE:
+            raise ProtocolError(Code.LINE_TOO_LONG)
         return line
+
+
+def _update_and_close(digest: Digest, fd: int, offset: int, size: int) -> None:
+    try:
+        digest.update_from(fd, offset, size)
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

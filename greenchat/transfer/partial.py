@@ -5,6 +5,8 @@ All of this blocks on the disk: a program on green threads calls it from a threa
 """
 
 import contextlib
+import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -49,7 +51,9 @@ class Partial:
         self._digest = Digest()
         self._size = 0
         self._directory = self._fd = -1
-        self._publishing = threading.Lock()  # it may be closed while a thread publishes it
+        # It may be left while a thread publishes it; then that thread closes it, and nobody waits.
+        self._in_use = threading.Lock()
+        self._left = False
         try:
             self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._fd = os.open(self._temporary, _CREATE, 0o600, dir_fd=self._directory)
@@ -74,12 +78,25 @@ class Partial:
     def publish(self) -> Published:
         """Give the file its name; what has another content under that name is kept as a numbered backup."""
         try:
-            with self._publishing:
+            with self._in_use:
                 return self._publish()
         except OSError as error:
             raise _disk_error(error) from None
+        finally:
+            if self._left:
+                self._close_unless_in_use()
 
     def _publish(self) -> Published:
+        if self._fd < 0:
+            raise OSError(errno.EBADF, "left already")
+        # Two that publish the same name take turns, also if they are of different processes.
+        fcntl.flock(self._directory, fcntl.LOCK_EX)
+        try:
+            return self._publish_alone()
+        finally:
+            fcntl.flock(self._directory, fcntl.LOCK_UN)
+
+    def _publish_alone(self) -> Published:
         if self._is_there():
             return Published(backup=None, unchanged=True)
         os.fchmod(self._fd, 0o666 & ~_UMASK)
@@ -92,13 +109,14 @@ class Partial:
         """Whether a regular file of this name with the same content exists."""
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
+            status = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode) or status.st_size != self._size:
+                return False  # and it is not opened: at the other end of a FIFO somebody could wake
             there = os.open(self._name, flags, dir_fd=self._directory)
         except OSError:
             return False
         try:
-            status = os.fstat(there)
-            alike = stat.S_ISREG(status.st_mode) and status.st_size == self._size
-            return alike and self._digest_of(there) == self.digest()
+            return os.path.samestat(status, os.fstat(there)) and self._digest_of(there) == self.digest()
         finally:
             os.close(there)
 
@@ -127,8 +145,10 @@ class Partial:
                 self._link(self._name, backup)
             except FileExistsError:
                 continue
-            except OSError:  # a directory, or a name too long
-                break
+            except OSError as error:
+                if error.errno in (errno.EPERM, errno.EISDIR, errno.ENAMETOOLONG):  # a directory, or a long name
+                    break
+                raise
             return backup
         raise TransferError(Code.IN_THE_WAY)
 
@@ -141,8 +161,15 @@ class Partial:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._publishing:
-            self._close()
+        self._left = True
+        self._close_unless_in_use()
+
+    def _close_unless_in_use(self) -> None:
+        if self._in_use.acquire(blocking=False):
+            try:
+                self._close()
+            finally:
+                self._in_use.release()
 
     def _close(self) -> None:
         if self._temporary is not None and self._fd >= 0:

@@ -40,7 +40,7 @@ class Stream:
         self._hub.wait(self._writable)
 
     def close(self) -> None:
-        """Close the socket, and wake whoever waits on it with an error."""
+        """Close the socket; nobody may be waiting on it any more."""
         for watcher in (self._readable, self._writable):
             watcher.stop()
             watcher.close()

@@ -71,4 +71,6 @@ class Share:
 
     def close(self) -> None:
         """Serve nothing more."""
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1  # the number may soon be another directory's

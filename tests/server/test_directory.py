@@ -1,0 +1,63 @@
+from dataclasses import dataclass
+
+import pytest
+
+from greenchat.errors import Code, Refused
+from greenchat.server.directory import Directory
+
+
+@dataclass(eq=False)
+class User:
+    name: str
+
+
+@pytest.fixture
+def directory() -> Directory[User]:
+    return Directory()
+
+
+def test_who_claims_a_name_is_found_by_it(directory: Directory[User]) -> None:
+    ann = User("ann")
+    directory.claim(ann)
+    assert directory.find("ann") is ann
+
+
+def test_nobody_is_found_by_a_free_name(directory: Directory[User]) -> None:
+    assert directory.find("ann") is None
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [
+        pytest.param("José", id="the same"),
+        pytest.param("JOSÉ", id="case"),
+        pytest.param("Jose\u0301", id="Unicode form"),
+        pytest.param("\uff2a\uff2f\uff33\uff25\u0301", id="width"),
+    ],
+)
+def test_row_26_twin_of_a_name_in_use_is_refused(directory: Directory[User], twin: str) -> None:
+    holder = User("José")
+    directory.claim(holder)
+    with pytest.raises(Refused) as refusal:
+        directory.claim(User(twin))
+    assert refusal.value.code == Code.NAME_TAKEN
+    assert directory.find(twin) is holder
+
+
+def test_released_name_is_free_at_once(directory: Directory[User]) -> None:
+    directory.claim(first := User("ann"))
+    directory.release(first)
+    assert directory.find("ann") is None
+    directory.claim(second := User("ANN"))
+    assert directory.find("ann") is second
+
+
+def test_nobody_releases_another_users_name(directory: Directory[User]) -> None:
+    directory.claim(holder := User("ann"))
+    directory.release(User("ann"))
+    assert directory.find("ann") is holder
+
+
+def test_releasing_what_was_never_claimed_does_nothing(directory: Directory[User]) -> None:
+    directory.release(User("ann"))
+    assert directory.find("ann") is None

@@ -1,0 +1,208 @@
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+from conftest import Wire, reset, tcp_pair, until
+from gevent import socket
+
+from greenchat.net import chunks
+from greenchat.server import outbox
+from greenchat.server.outbox import Outbox
+
+LINE = b"0123456789 %07d\n"
+OVERFLOW = b"too slow\n"
+
+
+class Ends:
+    """An outbox, and the peer that it writes to."""
+
+    def __init__(self) -> None:
+        self.sock, far = tcp_pair()
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        self.peer = Wire.over(far)
+        self.box = Outbox(self.sock, lambda: OVERFLOW)
+        self.sent = b""
+
+    def write(self, data: bytes) -> None:
+        self.sent += data
+        self.box.write(data)
+
+    def fill(self) -> None:
+        """Write until the peer is behind."""
+        while not self.box._backlog:
+            self.write(LINE % len(self.sent) * 1000)
+
+    def close(self) -> None:
+        self.box.close()
+        self.sock.close()
+        self.peer.close()
+
+
+@pytest.fixture
+def running() -> Iterator[Callable[[], int]]:
+    """How many greenlets the test started and nobody ended yet."""
+    spawned: list[gevent.Greenlet[..., Any]] = []
+    gevent.Greenlet.add_spawn_callback(spawned.append)
+    yield lambda: sum(1 for greenlet in spawned if greenlet and not greenlet.dead)
+    gevent.Greenlet.remove_spawn_callback(spawned.append)
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    both = Ends()
+    yield both
+    both.close()
+
+
+def test_peer_that_keeps_up_costs_no_greenlet(ends: Ends, running: Callable[[], int]) -> None:
+    ends.write(b"hi\n")
+    assert running() == 0
+    assert ends.peer.line() == b"hi"
+
+
+def test_backlog_is_sent_in_order(ends: Ends) -> None:
+    ends.fill()
+    for number in range(1000):
+        ends.write(LINE % number)
+    ends.box.finish(b"bye\n")
+    assert ends.peer.rest() == ends.sent + b"bye\n"
+
+
+def test_block_that_is_sent_in_parts_stays_in_its_place(ends: Ends) -> None:
+    ends.fill()
+    for number in range(4):
+        ends.write(LINE % number * 10_000)
+    ends.box.finish(b"bye\n")
+    assert ends.peer.rest() == ends.sent + b"bye\n"
+
+
+def test_what_is_written_while_the_backlog_drains_comes_after_it(ends: Ends) -> None:
+    ends.fill()
+    read = b""
+    while len(read) < 200_000:
+        ends.write(LINE % len(read))
+        read += ends.peer.line() + b"\n"
+    ends.box.finish(b"bye\n")
+    assert read + ends.peer.rest() == ends.sent + b"bye\n"
+
+
+def test_peer_that_caught_up_gets_no_queue_again(ends: Ends) -> None:
+    ends.fill()
+    while ends.box._backlog:
+        ends.peer.line()
+        gevent.sleep(0)
+    until(lambda: ends.box._drainer is None)
+    ends.write(b"last\n")
+    assert not ends.box._backlog
+    assert ends.box._size == 0
+
+
+def test_row_28_last_words_after_overflow_start_a_line_and_end_the_connection(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_BACKLOG", 64 * 1024)
+    ends.fill()
+    while not ends.box.finished:
+        ends.write(LINE % len(ends.sent))
+    got = ends.peer.rest()
+    assert got.endswith(b"\n" + OVERFLOW)
+    assert ends.sent.startswith(got.removesuffix(OVERFLOW))
+
+
+def test_row_28_one_block_too_large_is_dropped_at_a_line_end(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "MAX_BACKLOG", 64 * 1024)
+    ends.write(LINE % 0 * 1_000_000)
+    got = ends.peer.rest()
+    assert got == LINE % 0 * (len(got) // len(LINE % 0)) + OVERFLOW
+
+
+def test_row_28_backlog_is_bounded(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "MAX_BACKLOG", 64 * 1024)
+    ends.fill()
+    for number in range(20_000):
+        ends.write(LINE % number)
+        assert ends.box._size <= 64 * 1024
+    assert sum(map(len, ends.box._backlog)) == ends.box._size
+
+
+def test_last_words_end_the_connection(ends: Ends) -> None:
+    ends.write(b"hi\n")
+    ends.box.finish(b"bye\n")
+    assert ends.box.finished
+    assert ends.peer.rest() == b"hi\nbye\n"
+
+
+def test_nothing_follows_the_last_words(ends: Ends) -> None:
+    ends.box.finish(b"bye\n")
+    ends.box.write(b"more\n")
+    ends.box.finish(b"bye again\n")
+    assert ends.peer.rest() == b"bye\n"
+
+
+def test_peer_that_reads_is_not_cut_off_before_its_backlog_is_sent(ends: Ends) -> None:
+    ends.fill()
+    ends.box.finish(b"bye\n")
+    until(lambda: len(ends.box._backlog))
+    assert ends.peer.rest() == ends.sent + b"bye\n"
+
+
+def test_peer_that_does_not_read_is_cut_off_at_the_deadline(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "FLUSH_SECONDS", 0.01)
+    ends.fill()
+    ends.box.finish(b"bye\n")
+    assert list(chunks(ends.sock, 1)) == []  # the connection is shut on this side, so whoever reads from it is told
+    until(lambda: not ends.box._backlog)
+    assert ends.sent.startswith(ends.peer.rest())
+
+
+def test_peer_that_does_not_end_the_connection_is_cut_off_at_the_deadline(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "FLUSH_SECONDS", 0.01)
+    ends.box.finish(b"bye\n")
+    assert list(chunks(ends.sock, 1)) == []
+
+
+def test_broken_peer_never_raises(ends: Ends) -> None:
+    reset(ends.peer.sock)
+    assert _fails(ends.sock)
+    ends.box.write(b"hi\n")
+    ends.box.write(b"hi\n" * 1_000_000)
+    ends.box.finish(b"bye\n")
+    assert not ends.box._backlog
+
+
+def _fails(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_peer_that_breaks_while_it_is_behind_ends_the_queue(ends: Ends) -> None:
+    ends.fill()
+    reset(ends.peer.sock)
+    until(lambda: not ends.box._backlog)
+    until(lambda: ends.box._drainer is None)
+    ends.box.finish(b"bye\n")
+
+
+def test_closing_ends_what_runs(ends: Ends, running: Callable[[], int]) -> None:
+    ends.fill()
+    ends.box.finish(b"bye\n")
+    assert running() == 2
+    ends.box.close()
+    assert running() == 0
+
+
+def test_last_words_that_overflow_leave_nothing_behind(
+    ends: Ends, running: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends.fill()
+    monkeypatch.setattr(outbox, "MAX_BACKLOG", ends.box._size)
+    monkeypatch.setattr(outbox, "FLUSH_SECONDS", 0.2)
+    ends.box.finish(b"bye\n")
+    ends.box.close()
+    assert running() == 0

@@ -1,0 +1,111 @@
+from collections.abc import Iterator
+
+import pytest
+from conftest import until
+
+from greenchat.server.room import Room
+
+
+class Ear:
+    """A member that keeps what it hears."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.heard = b""
+
+    def deliver(self, data: bytes) -> None:
+        self.heard += data
+
+
+@pytest.fixture
+def room() -> Iterator[Room]:
+    one = Room()
+    yield one
+    one.close()
+
+
+def joined(room: Room, *names: str) -> list[Ear]:
+    ears = [Ear(name) for name in names]
+    for ear in ears:
+        room.join(ear)
+    return ears
+
+
+def test_everyone_else_hears_a_message(room: Room) -> None:
+    ann, bob, cat = joined(room, "ann", "bob", "cat")
+    room.post(ann, b"hi\n")
+    until(lambda: cat.heard)
+    assert (ann.heard, bob.heard, cat.heard) == (b"", b"ann: hi\n", b"ann: hi\n")
+
+
+@pytest.mark.parametrize(
+    ("block", "heard"),
+    [
+        pytest.param(b"one\ntwo\n", b"ann: one\nann: two\n", id="two lines"),
+        pytest.param(b"\n", b"ann: \n", id="empty line"),
+        pytest.param(b"\n\nx\n\n", b"ann: \nann: \nann: x\nann: \n", id="empty lines around"),
+        pytest.param(b"bob: hi\n", b"ann: bob: hi\n", id="another's name in the text"),
+    ],
+)
+def test_each_line_gets_its_senders_name(room: Room, block: bytes, heard: bytes) -> None:
+    ann, bob = joined(room, "ann", "bob")
+    room.post(ann, block)
+    until(lambda: bob.heard)
+    assert bob.heard == heard
+
+
+def test_name_is_sent_as_utf_8(room: Room) -> None:
+    zoe, bob = joined(room, "Zoë", "bob")
+    room.post(zoe, b"hi\n")
+    until(lambda: bob.heard)
+    assert bob.heard == "Zoë: hi\n".encode()
+
+
+def test_what_was_said_in_one_turn_comes_in_one_delivery_without_ones_own(room: Room) -> None:
+    ann, bob, cat = joined(room, "ann", "bob", "cat")
+    for sender, block in ((ann, b"1\n"), (bob, b"2\n"), (ann, b"3\n"), (cat, b"4\n")):
+        room.post(sender, block)
+    until(lambda: ann.heard)
+    assert ann.heard == b"bob: 2\ncat: 4\n"
+    assert bob.heard == b"ann: 1\nann: 3\ncat: 4\n"
+    assert cat.heard == b"ann: 1\nbob: 2\nann: 3\n"
+
+
+def test_newcomer_hears_nothing_of_before(room: Room) -> None:
+    ann, bob = joined(room, "ann", "bob")
+    room.post(ann, b"before\n")
+    (cat,) = joined(room, "cat")
+    room.post(ann, b"after\n")
+    until(lambda: cat.heard)
+    assert cat.heard == b"ann: after\n"
+    assert bob.heard == b"ann: before\nann: after\n"
+
+
+def test_last_words_of_one_who_leaves_reach_the_others(room: Room) -> None:
+    ann, bob = joined(room, "ann", "bob")
+    room.post(ann, b"bye\n")
+    room.leave(ann)
+    until(lambda: bob.heard)
+    assert bob.heard == b"ann: bye\n"
+
+
+def test_who_left_hears_nothing_more(room: Room) -> None:
+    ann, bob, cat = joined(room, "ann", "bob", "cat")
+    room.leave(bob)
+    room.post(ann, b"hi\n")
+    until(lambda: cat.heard)
+    assert bob.heard == b""
+
+
+def test_leaving_twice_is_leaving(room: Room) -> None:
+    ann, bob = joined(room, "ann", "bob")
+    room.leave(ann)
+    room.leave(ann)
+    room.post(bob, b"alone\n")
+
+
+def test_closing_hands_out_what_is_left(room: Room) -> None:
+    ann, bob = joined(room, "ann", "bob")
+    room.post(ann, b"hi\n")
+    room.close()
+    assert bob.heard == b"ann: hi\n"
