@@ -77,14 +77,14 @@ class Output:
         self._progress = Event()
         self._writer: gevent.Greenlet[..., None] | None = None
 
-    def write(self, fd: int, line: str) -> None:
-        """Write *line* to *fd*; waits only while too much is waiting already."""
+    def write(self, fd: int, line: str, limit: int = MAX_UNWRITTEN) -> None:
+        """Write *line* to *fd*; waits only while more than *limit* bytes are waiting already."""
         data = f"{line}\n".encode(errors="replace")
         self._pending.append((fd, data))
         self._size += len(data)
         if self._writer is None:
             self._writer = gevent.spawn(self._write_all)
-        while self._size > MAX_UNWRITTEN:
+        while self._size > limit:
             self._progress.clear()
             self._progress.wait()
 

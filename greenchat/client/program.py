@@ -16,7 +16,7 @@ from greenchat.client.downloads import Received
 from greenchat.client.menu import GOODBYE, run_menu
 from greenchat.client.uploads import Served
 from greenchat.errors import Code, GreenchatError, ProtocolError, Refused, ServerGone
-from greenchat.protocol.limits import GOODBYE_SECONDS, MAX_REQUESTS
+from greenchat.protocol.limits import GOODBYE_SECONDS, MAX_REQUESTS, MAX_UNWRITTEN
 from greenchat.protocol.text import safe_line
 
 __all__ = ["Program"]
@@ -64,12 +64,12 @@ class Program:
             self._status.set(status)
 
     def show(self, line: str) -> None:
-        """Write *line*, of the menu or of the chat, to standard output."""
-        self._out.write(STDOUT, line)
+        """Write *line* of the menu to standard output, also where messages have to wait already."""
+        self._out.write(STDOUT, line, 2 * MAX_UNWRITTEN)
 
     def hint(self, line: str) -> None:
         """Write *line* to standard error."""
-        self._err.write(STDERR, safe_line(line))
+        self._err.write(STDERR, safe_line(line), 2 * MAX_UNWRITTEN)
 
     def send(self, text: str) -> None:
         """Say *text*; if it cannot be said as it is, only the user is told."""
@@ -127,7 +127,7 @@ class Program:
         missed = 0
         try:
             for message in self._here.messages():
-                self.show(str(message))
+                self._out.write(STDOUT, str(message))
                 if self._here.missed > missed:
                     missed = self._here.missed
                     self.hint(f"{missed} messages were lost so far: standard output is read too slowly")
