@@ -157,6 +157,21 @@ def test_all_in_one_go_is_delivered(running: Server, client1: Client, stack: Exi
     assert client1.out.lines == [*MENU, *(f"quick: message {n}" for n in range(200))]
 
 
+def test_of_a_flood_nobody_loses_a_line(running: Server, stack: ExitStack, tmp_path: Path) -> None:
+    listeners = [stack.enter_context(Client(running.port, tmp_path / name, "--name", name)) for name in ("ann", "bob")]
+    for listener in listeners:
+        listener.wait_for_menu()
+    lines = [f"{n:06} " + "x" * 57 for n in range(200_000)]
+    with gevent.socket.create_connection(("127.0.0.1", running.port)) as flood:
+        flood.sendall("\n".join(["flood", *lines, ""]).encode())
+        flood.shutdown(gevent.socket.SHUT_WR)
+        for listener in listeners:
+            listener.out.wait_for(f"flood: {lines[-1]}\n", 50)
+    for listener in listeners:
+        assert listener.out.lines == [*MENU, *(f"flood: {line}" for line in lines)]
+        assert listener.err.text == ""
+
+
 @pytest.mark.skipif(not shutil.which("nc"), reason="netcat is not installed")
 def test_two_guests_with_netcat_and_two_clients(running: Server, stack: ExitStack, tmp_path: Path) -> None:
     guests = [stack.enter_context(_Netcat(running.port)) for _ in range(2)]

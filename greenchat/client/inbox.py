@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from gevent.event import Event
 
 from greenchat.errors import GreenchatError
-from greenchat.protocol.limits import MAX_INBOX
+from greenchat.protocol.limits import CATCH_UP_SECONDS, FLOOD, MAX_INBOX
 
 __all__ = ["Inbox"]
 
@@ -22,9 +22,17 @@ class Inbox:
         self._closed = False
         self._error: GreenchatError | None = None
         self._changed = Event()
+        self._taken = Event()
 
     def put(self, block: bytes) -> None:
-        """Keep *block*, whole lines; never waits."""
+        """Keep *block*, whole lines.
+
+        If much waits already and *block* is part of a flood, this waits for the program, but not for long, so that
+        the server slows down who floods. Other blocks never wait, whether or not the program reads at all.
+        """
+        if len(block) >= FLOOD and self._size > MAX_INBOX // 2:
+            self._taken.clear()
+            self._taken.wait(CATCH_UP_SECONDS)
         if self._size + len(block) > MAX_INBOX:
             self.missed += block.count(b"\n")
             return
@@ -44,6 +52,7 @@ class Inbox:
             if self._blocks:
                 block = self._blocks.popleft()
                 self._size -= len(block)
+                self._taken.set()
                 yield from block.decode(errors="replace").split("\n")[:-1]
             else:
                 self._changed.clear()

@@ -61,11 +61,20 @@ class Session:
 
     def send(self, line: bytes) -> None:
         """Send one line. Raises `ServerGone`."""
-        try:
-            with self._sending, gevent.Timeout(SEND_SECONDS, TimeoutError()):
-                self._sock.sendall(line)
-        except OSError:
-            raise ServerGone(Code.INTERRUPTED, "the server is gone") from None
+        with self._sending:
+            try:
+                with gevent.Timeout(SEND_SECONDS, TimeoutError()):
+                    self._sock.sendall(line)
+            except OSError:
+                self._abort()
+                raise ServerGone(Code.INTERRUPTED, "the server is gone") from None
+            except BaseException:  # killed, perhaps in the middle of the line: no other may follow it
+                self._abort()
+                raise
+
+    def _abort(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def events(self) -> Generator[Event]:
         """What the server says, until the connection ends."""

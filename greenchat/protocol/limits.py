@@ -39,6 +39,16 @@ MAX_BACKLOG: Final = 1024 * 1024
 RECEIVE_SIZE: Final = 64 * 1024
 """Read from one connection in one turn of the loop, so that nobody's flood keeps others waiting."""
 
+LOW_WATERMARK: Final = 256 * 1024
+"""More than this waiting for a member, and it is behind."""
+
+FLOOD: Final = RECEIVE_SIZE // 2
+"""A block this large comes only from somebody who sends faster than others read."""
+
+CATCH_UP_SECONDS: Final = 0.1
+"""Granted to those who are behind after each such block. Who reads 640 KiB/s loses nothing to any flood; who does
+not read at all holds up a flood by this much a block, and nobody else, until its own bound is reached."""
+
 LISTEN_BACKLOG: Final = 1024
 """Connections that the kernel completes before they are accepted; nginx asks for 511."""
 

@@ -8,7 +8,7 @@ import gevent
 from gevent import get_hub, socket
 
 from greenchat.net import send_now
-from greenchat.protocol.limits import FLUSH_SECONDS, MAX_BACKLOG
+from greenchat.protocol.limits import FLUSH_SECONDS, LOW_WATERMARK, MAX_BACKLOG
 
 __all__ = ["Outbox"]
 
@@ -25,6 +25,11 @@ class Outbox:
         self._size = 0
         self._drainer: gevent.Greenlet[[], None] | None = None
         self._deadline: gevent.Greenlet[[int], None] | None = None
+
+    @property
+    def behind(self) -> bool:
+        """Whether more than `limits.LOW_WATERMARK` waits for the peer to read."""
+        return self._size > LOW_WATERMARK
 
     @property
     def finished(self) -> bool:

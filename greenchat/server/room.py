@@ -4,19 +4,29 @@ Work is per block and per pass, not per message and member. A block of lines get
 everybody; one pass per turn of the loop joins what has come since the last and hands each member the bytes.
 """
 
+import time
 from collections import defaultdict
-from typing import Protocol
+from typing import Final, Protocol
 
 import gevent
 from gevent.event import Event
 
+from greenchat.protocol.limits import CATCH_UP_SECONDS, FLOOD
+
 __all__ = ["Member", "Room"]
+
+_LOOK_AGAIN: Final = 0.002
+"""Seconds between two looks at who is behind."""
 
 
 class Member(Protocol):
     """Somebody in a room."""
 
     name: str
+
+    @property
+    def behind(self) -> bool:
+        """Whether more than `limits.LOW_WATERMARK` waits for it."""
 
     def deliver(self, data: bytes) -> None:
         """Send *data* without ever waiting and without raising."""
@@ -41,16 +51,29 @@ class Room:
         self._members.pop(member, None)
 
     def post(self, sender: Member, block: bytes) -> None:
-        """Give *block*, whole lines that are safe to show, its place in the order."""
+        """Give *block*, whole lines that are safe to show, its place in the order.
+
+        After a block so large that it is part of a flood this waits, for a bounded time, until nobody is behind: the
+        one who floods is slowed down, instead of the others being dropped as slow consumers.
+        """
         prefix = f"{sender.name}: ".encode()
         formatted = prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
         self._fresh.append((sender, formatted))
         self._posted.set()
+        if len(block) >= FLOOD:
+            self._let_others_catch_up()
 
     def close(self) -> None:
         """Hand out what is left, and stop."""
         self._flush()
         self._flusher.kill()
+
+    def _let_others_catch_up(self) -> None:
+        end = time.monotonic() + CATCH_UP_SECONDS
+        while time.monotonic() < end:
+            gevent.sleep(_LOOK_AGAIN)
+            if not any(member.behind for member in self._members):
+                return
 
     def _flush_forever(self) -> None:
         while True:

@@ -1,5 +1,6 @@
 """The chat server, to run or to embed."""
 
+import contextlib
 from types import TracebackType
 from typing import Any, Self
 
@@ -9,8 +10,9 @@ from gevent.event import Event
 from greenlet import greenlet
 
 from greenchat.errors import Code
-from greenchat.net import LOOPBACK, Listener, listen
+from greenchat.net import LOOPBACK, Listener, listen, send_now
 from greenchat.protocol.limits import FLUSH_SECONDS, MAX_CONNECTIONS
+from greenchat.protocol.wire import ServerWire
 from greenchat.server.directory import Directory
 from greenchat.server.relay import RelayRoom
 from greenchat.server.room import Room
@@ -79,10 +81,11 @@ class ChatServer:
         self.stop()
 
     def _accept(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
-        session = Session(self._house, sock, address[0])
         if len(self._sessions) >= MAX_CONNECTIONS:
-            session.end(Code.SERVER_FULL)
+            with contextlib.suppress(OSError):
+                send_now(sock, ServerWire().farewell(Code.SERVER_FULL))
             return
+        session = Session(self._house, sock, address[0])
         self._sessions[session] = gevent.getcurrent()
         try:
             session.run()

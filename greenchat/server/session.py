@@ -60,6 +60,11 @@ class Session:
         """Tell the peer why, and end the connection."""
         self._outbox.finish(self._wire.farewell(code, text))
 
+    @property
+    def behind(self) -> bool:
+        """Whether much waits for the peer to read."""
+        return self._outbox.behind
+
     def deliver(self, data: bytes) -> None:
         """Send lines from the room."""
         self._outbox.write(data)

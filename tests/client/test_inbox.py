@@ -6,6 +6,7 @@ import pytest
 from greenchat.client import inbox
 from greenchat.client.inbox import Inbox
 from greenchat.errors import Code, ServerGone
+from greenchat.protocol.limits import FLOOD
 
 
 def test_lines_come_in_order() -> None:
@@ -83,3 +84,29 @@ def test_invalid_utf_8_is_shown_as_such() -> None:
     box = Inbox()
     box.put(b"ann: \xff\n")
     assert list(itertools.islice(box.lines(), 1)) == ["ann: \ufffd"]
+
+
+FLOODING = b"x" * FLOOD + b"\n"
+
+
+def test_row_30_a_flood_waits_for_the_program_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "MAX_INBOX", 3 * len(FLOODING))
+    box = Inbox()
+    box.put(FLOODING)
+    box.put(FLOODING)
+    flooding = gevent.spawn(box.put, FLOODING)
+    gevent.idle()
+    assert not flooding.ready()
+    assert next(box.lines()) == FLOODING.decode().rstrip()
+    flooding.get(timeout=5)
+    assert box.missed == 0
+
+
+def test_row_30_nothing_else_waits_for_the_program_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "MAX_INBOX", 3 * len(FLOODING))
+    box = Inbox()
+    box.put(FLOODING)
+    box.put(FLOODING)
+    speaking = gevent.spawn(box.put, b"ann: hi\n")
+    gevent.idle()
+    assert speaking.ready()

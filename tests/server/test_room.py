@@ -1,8 +1,10 @@
 from collections.abc import Iterator
 
+import gevent
 import pytest
 from conftest import until
 
+from greenchat.protocol.limits import FLOOD
 from greenchat.server.room import Room
 
 
@@ -12,6 +14,7 @@ class Ear:
     def __init__(self, name: str) -> None:
         self.name = name
         self.heard = b""
+        self.behind = False
 
     def deliver(self, data: bytes) -> None:
         self.heard += data
@@ -109,3 +112,31 @@ def test_closing_hands_out_what_is_left(room: Room) -> None:
     room.post(ann, b"hi\n")
     room.close()
     assert bob.heard == b"ann: hi\n"
+
+
+FLOODING = b"x" * FLOOD + b"\n"
+
+
+def test_row_30_who_floods_waits_for_those_who_are_behind(room: Room) -> None:
+    ann, bob = joined(room, "ann", "bob")
+    bob.behind = True
+    flooding = gevent.spawn(room.post, ann, FLOODING)
+    until(lambda: bob.heard)
+    assert not flooding.ready()
+    bob.behind = False
+    flooding.get(timeout=5)
+
+
+def test_row_30_who_floods_does_not_wait_for_ever(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("greenchat.server.room.CATCH_UP_SECONDS", 0.01)
+    ann, bob = joined(room, "ann", "bob")
+    bob.behind = True
+    gevent.spawn(room.post, ann, FLOODING).get(timeout=5)
+
+
+def test_row_30_who_does_not_flood_never_waits(room: Room) -> None:
+    ann, bob = joined(room, "ann", "bob")
+    bob.behind = True
+    speaking = gevent.spawn(room.post, ann, b"hi\n")
+    gevent.idle()
+    assert speaking.ready()

@@ -11,6 +11,7 @@ class Ear:
     def __init__(self, name: str) -> None:
         self.name = name
         self.heard = b""
+        self.behind = False
 
     def deliver(self, data: bytes) -> None:
         self.heard += data
