@@ -6,8 +6,9 @@ import ipaddress
 import os
 import resource
 from collections.abc import Callable, Generator, Iterator
-from typing import Final
+from typing import Any, Final
 
+import gevent
 from gevent import get_hub, socket
 from gevent.server import StreamServer
 
@@ -37,6 +38,12 @@ LOOPBACK: Final = ("127.0.0.1", "::1")
 
 _TRIES: Final = 16
 """Free ports tried until one is free in both address families."""
+
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""What ``accept`` says when the process or the system has no more to give."""
+
+_PAUSE: Final = 0.1
+"""Seconds without accepting after that; those who connect meanwhile wait in the kernel."""
 
 _READ: Final = 1
 
@@ -148,7 +155,7 @@ def _listen_error(error: OSError, host: str, port: int) -> ListenError:
 
 
 class Listener(StreamServer):
-    """Accepts on one socket, a greenlet for each connection, and refuses past a bound instead of letting it wait."""
+    """Accepts on one socket, a greenlet for each connection; when the system runs out of descriptors it pauses."""
 
     def __init__(self, sock: socket.socket, handler: Handler) -> None:
         sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
@@ -158,6 +165,21 @@ class Listener(StreamServer):
     def port(self) -> int:
         """The port that it listens on."""
         return int(self.address[1])
+
+    def do_read(self) -> tuple[socket.socket, Any] | None:  # type: ignore[override]  # None says: nothing to accept now
+        """Accept one connection. StreamServer itself would write a traceback, over and over."""
+        try:
+            return super().do_read()
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            self.stop_accepting()
+            gevent.spawn_later(_PAUSE, self._accept_again)
+            return None
+
+    def _accept_again(self) -> None:
+        if self.started:
+            self.start_accepting()
 
 
 def chunks(sock: socket.socket, size: int) -> Generator[bytes]:

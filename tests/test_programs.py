@@ -335,6 +335,34 @@ def test_file_requests_that_come_to_nothing_are_one_line_each(
 # --- rows of what is thrown at it --------------------------------------------------------------
 
 
+def test_row_29_a_server_out_of_descriptors_goes_on_when_some_are_free(stack: ExitStack) -> None:
+    start = (
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40));"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    server = stack.enter_context(Program("-c", start, TOP / "ChatServer.py", "0"))
+    server.err.wait_for(", port ")
+    server.err.wait_for("\n")
+    address = ("127.0.0.1", int(server.err.lines[0].rpartition(" ")[2]))
+    many = [stack.enter_context(gevent.socket.create_connection(address)) for _ in range(60)]
+    many[0].sendall(b"ann\n")
+    many[59].sendall(b"bob\n")
+    for one in many[1:40]:
+        one.close()
+    while not _hears(many[0], many[59]):
+        pass
+    assert len(server.err.lines) == 1
+
+
+def _hears(listener: gevent.socket.socket, speaker: gevent.socket.socket) -> bool:
+    speaker.sendall(b"hello\n")
+    listener.settimeout(0.1)
+    try:
+        return bool(listener.recv(100))
+    except TimeoutError:
+        return False
+
+
 def test_row_33_terminating_the_server_tells_everyone(running: Server, client1: Client) -> None:
     running.signal(signal.SIGTERM)
     assert client1.status() == 1
