@@ -46,6 +46,7 @@ def server(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
     _fill_standard_descriptors()
     raise_descriptor_limit()
     chat = ChatServer(options.port, host=options.host)
+    _on_signals(lambda _number: gevent.spawn(chat.stop), signal.SIGINT, signal.SIGTERM)
     try:
         chat.start()
     except ListenError as error:
@@ -54,7 +55,6 @@ def server(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
     _tell(f"listening on {' and '.join(chat.hosts)}, port {chat.port}")
     if not all(map(is_loopback, chat.hosts)):
         _tell("warning: nothing is encrypted: whoever is on the way can read and change what is said and sent")
-    _on_signals(lambda _number: gevent.spawn(chat.stop))
     chat.serve_forever()
     return 0
 
@@ -68,9 +68,13 @@ def client(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
     parser.add_argument("--host", default="127.0.0.1", help="host of the chat server (%(default)s)")
     parser.add_argument("--name", help="your name, instead of the first line of input")
     parser.add_argument(
-        "--share", default=".", metavar="DIR", help="directory of the files that others may fetch (%(default)s)"
+        "--share",
+        type=_directory,
+        default=".",
+        metavar="DIR",
+        help="directory of the files that others may fetch (%(default)s)",
     )
-    parser.add_argument("--transfer", type=Route, choices=list(Route), default=Route.AUTO,
+    parser.add_argument("--transfer", choices=[str(route) for route in Route], default="auto",
                         help="how to reach the owner of a file (%(default)s)")  # fmt: skip
     options = parser.parse_args(arguments)
     _fill_standard_descriptors()
@@ -78,19 +82,19 @@ def client(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
     def connect(name: str, on_served: Callable[[Served], None]) -> ChatClient:
         return ChatClient(
             name, options.port, host=options.host, listen=options.listen,
-            share=options.share, route=options.transfer, on_served=on_served,
+            share=options.share, route=Route(options.transfer), on_served=on_served,
         )  # fmt: skip
 
     program = Program(options.name, connect)
-    _on_signals(lambda number: program.end(128 + number))
+    _on_signals(lambda number: program.end(128 + number), signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     return program.run()
 
 
 def _port(text: str) -> int:
     """A port number, or 0."""
-    if text.isascii() and text.isdigit() and int(text) <= MAX_PORT:
+    if text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= MAX_PORT:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 0 to {MAX_PORT}")
+    raise argparse.ArgumentTypeError(f"{text[:20]!r} is no port: give a number from 0 to {MAX_PORT}")
 
 
 def _listen_port(text: str) -> int:
@@ -111,8 +115,14 @@ def _fill_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, and so this one
 
 
-def _on_signals(end: Callable[[int], object]) -> None:
-    """The first SIGINT or SIGTERM has *end* called with its number, the second ends the process at once."""
+def _directory(text: str) -> str:
+    if text:
+        return text
+    raise argparse.ArgumentTypeError("give a directory")  # an unset variable must not share the current one
+
+
+def _on_signals(end: Callable[[int], object], *numbers: signal.Signals) -> None:
+    """The first of these signals has *end* called with its number, the second ends the process at once."""
     seen: list[int] = []
 
     def handle(number: int) -> None:
@@ -121,7 +131,7 @@ def _on_signals(end: Callable[[int], object]) -> None:
         seen.append(number)
         end(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in numbers:
         gevent.signal_handler(number, handle, number)
 
 

@@ -45,6 +45,8 @@ class Code(StrEnum):
     UNEXPECTED = "unexpected-record"
     SLOW_CONSUMER = "slow-consumer"
     SHUTDOWN = "shutdown"
+    SERVER_GONE = "server-gone"
+    CANNOT_LISTEN = "cannot-listen"
     # asking for a file
     BAD_FILE_NAME = "bad-file-name"
     UNKNOWN_OWNER = "unknown-owner"
@@ -81,6 +83,8 @@ _SENTENCES = {
     Code.UNEXPECTED: "a record came where it is not allowed",
     Code.SLOW_CONSUMER: "too much was waiting unread: read faster",
     Code.SHUTDOWN: "the server is shutting down",
+    Code.SERVER_GONE: "the connection to the server is lost",
+    Code.CANNOT_LISTEN: "the port cannot be listened on: give another",
     Code.BAD_FILE_NAME: "that file name is not allowed: give a plain name without a directory",
     Code.UNKNOWN_OWNER: "no user of that name is here",
     Code.OWN_FILE: "that file is your own",

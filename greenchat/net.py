@@ -80,7 +80,7 @@ def listen(hosts: tuple[str, ...], port: int) -> list[socket.socket]:
             first.close()
             if port:
                 raise
-    raise ListenError(Code.BAD_PORT, "no port is free in both address families: give one")
+    raise ListenError(Code.CANNOT_LISTEN, "no port is free in both address families: give one")
 
 
 def _listen_beside(hosts: tuple[str, ...], port: int) -> Iterator[socket.socket]:
@@ -95,14 +95,15 @@ class _NoSuchHost(ListenError):
 
 def _listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= limits.MAX_PORT:
-        raise ListenError(Code.BAD_PORT, f"{port} is no port: give a number from 0 to {limits.MAX_PORT}")
+        raise ListenError(Code.CANNOT_LISTEN, f"{port} is no port: give a number from 0 to {limits.MAX_PORT}")
     try:
+        host.encode("idna")  # fails here, rather than on the resolver's thread, which would print a traceback
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
         )[0]
         sock = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
-        raise _NoSuchHost(Code.BAD_PORT, f"cannot listen at {host}: {reason(error)}") from None
+        raise _NoSuchHost(Code.CANNOT_LISTEN, f"cannot listen at {host}: {reason(error)}") from None
     try:
         _prepare(sock, host)
         sock.bind(address)
@@ -146,12 +147,12 @@ def reason(error: OSError | UnicodeError) -> str:
 def _listen_error(error: OSError, host: str, port: int) -> ListenError:
     number = error.errno
     if number == errno.EADDRINUSE:
-        return ListenError(Code.BAD_PORT, f"port {port} is in use: give another, or 0 for any that is free")
+        return ListenError(Code.CANNOT_LISTEN, f"port {port} is in use: give another, or 0 for any that is free")
     if number == errno.EACCES:
-        return ListenError(Code.BAD_PORT, f"port {port} needs more privileges: give one from 1024 to 65535")
+        return ListenError(Code.CANNOT_LISTEN, f"port {port} needs more privileges: give one from 1024 to 65535")
     if number == errno.EADDRNOTAVAIL:
-        return _NoSuchHost(Code.BAD_PORT, f"{host} is no address of this machine: give one that is")
-    return ListenError(Code.BAD_PORT, f"cannot listen at {host} port {port}: {reason(error)}")
+        return _NoSuchHost(Code.CANNOT_LISTEN, f"{host} is no address of this machine: give one that is")
+    return ListenError(Code.CANNOT_LISTEN, f"cannot listen at {host} port {port}: {reason(error)}")
 
 
 class Listener(StreamServer):
@@ -203,7 +204,7 @@ def chunks(sock: socket.socket, size: int) -> Generator[bytes]:
         readable.close()
 
 
-def send_now(sock: socket.socket, data: bytes | memoryview) -> int:
+def send_now(sock: socket.socket, data: bytes | bytearray | memoryview) -> int:
     """How many bytes of *data* the socket took without waiting. Raises `OSError` if the connection is broken."""
     try:
         return sock.send(data, timeout=0.0)  # type: ignore[call-arg]  # the stubs lack gevent's own parameter

@@ -109,7 +109,7 @@ def test_protocol_calls_no_builtin_that_reaches_outside() -> None:
 
 
 def test_package_needs_gevent_and_nothing_else() -> None:
-    allowed = (*sys.stdlib_module_names, "gevent", "greenlet", "greenchat")
+    allowed = (*sys.stdlib_module_names, "gevent", "greenchat")
     assert {found for found in imported("") if not within(found[1], *allowed)} == set()
 
 

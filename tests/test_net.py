@@ -105,7 +105,7 @@ def test_second_host_that_is_not_here_is_left_out() -> None:
 def refusal(hosts: tuple[str, ...], port: int = 0) -> str:
     with pytest.raises(ListenError) as refused:
         listen(hosts, port)
-    assert refused.value.code == Code.BAD_PORT
+    assert refused.value.code == Code.CANNOT_LISTEN
     return str(refused.value)
 
 
@@ -153,7 +153,7 @@ def test_second_family_without_the_port_makes_it_try_another(monkeypatch: pytest
         if host == "::1":
             tried.append(port)
             if len(tried) <= 2:
-                raise ListenError(Code.BAD_PORT, "in use")
+                raise ListenError(Code.CANNOT_LISTEN, "in use")
         return real(host, port)
 
     monkeypatch.setattr(net, "_listen", taken_twice)
@@ -166,7 +166,7 @@ def test_no_port_free_in_both_families_is_an_error(monkeypatch: pytest.MonkeyPat
 
     def taken(host: str, port: int) -> socket.socket:
         if host == "::1":
-            raise ListenError(Code.BAD_PORT, "in use")
+            raise ListenError(Code.CANNOT_LISTEN, "in use")
         return real(host, port)
 
     monkeypatch.setattr(net, "_listen", taken)

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 import gevent
+from gevent.event import AsyncResult
 from gevent.threadpool import ThreadPool
 
 from greenchat.client.downloads import Downloads, Received, Route
@@ -16,6 +17,7 @@ from greenchat.client.uploads import Served, Uploads
 from greenchat.errors import Code, GreenchatError, ServerGone, known, sentence
 from greenchat.net import LOOPBACK, is_loopback
 from greenchat.protocol.limits import DIGEST_THREADS, DISK_THREADS, GOODBYE_SECONDS
+from greenchat.protocol.names import user_name
 from greenchat.protocol.records import Dial, Error, Fail, Record, Take, Want, encode
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import Event, Failure, Text, message_line
@@ -70,40 +72,52 @@ class ChatClient:
         # Digests come in small pieces, and must not wait until a large file is on the disk.
         self._disk, self._digests = ThreadPool(DISK_THREADS), ThreadPool(DIGEST_THREADS)
         self._downloads = Downloads(self._disk, self._tell, server=self._server, route=route)
+        self._session: Session | None = None
+        self._resources = contextlib.ExitStack()
         self._closing = False
-        self._receiver: gevent.Greenlet[..., None] | None = None
+        self._ended: AsyncResult[None] = AsyncResult()
 
     def start(self) -> None:
         """Connect, listen for file requests, and join the room under the name.
 
-        Raises `ConnectError`, `ListenError`, `Refused`, or `TransferError` if the share cannot be opened.
+        Raises `BadName`, `ConnectError`, `ListenError`, `Refused`, `ServerGone`, or `TransferError` if the share cannot
+        be opened; and `RuntimeError` the second time, because a client starts once.
         """
+        if self._session is not None or self._closing:
+            raise RuntimeError("a client starts once: make another")
+        self.name = user_name(self.name)
         with contextlib.ExitStack() as undo:
             share = Share(self._share_directory)
             undo.callback(share.close)
-            self._session = Session(*self._server)
-            undo.callback(self._session.close)
+            session = self._session = Session(*self._server)
+            undo.callback(session.close)
             self._uploads = Uploads(share, self._digests, self._tell, self._on_served, server=self._server)
             undo.callback(self._uploads.close)
             # Where the server sees us, and nowhere else.
-            here = self._session.local_host
+            here = session.local_host
             self.listen = self._uploads.listen(LOOPBACK if is_loopback(here) else (here,), self.listen)
-            self.name = self._session.hello(self.name, self.listen)
+            self.name = session.hello(self.name, self.listen)
+            receiver = gevent.spawn(self._receive, session)
+            undo.callback(receiver.kill)
             self._resources = undo.pop_all()
-        self._receiver = gevent.spawn(self._receive)
 
     def send(self, text: str) -> None:
         """Say *text*, one line, to everyone else. Raises `ProtocolError` if it is too long, or `ServerGone`."""
-        self._session.send(message_line(text))
+        self._send(message_line(text))
 
     def messages(self) -> Iterator[Message]:
         """What the others say, as it comes, until `close`. Raises `ServerGone` when the connection is lost.
 
-        Unread messages wait, up to `limits.MAX_INBOX` bytes; what comes past that is counted in `missed`.
+        However often it is called, each message comes once. Unread ones wait, up to `limits.MAX_INBOX` bytes; what
+        comes past that is counted in `missed`.
         """
-        for line in self._inbox.lines():
+        for line in self._inbox:
             sender, _, text = line.partition(": ")
             yield Message(sender, text)
+
+    def wait(self) -> None:
+        """Wait until `close` has been called. Raises `ServerGone` as soon as the connection is lost."""
+        self._ended.get()
 
     @property
     def missed(self) -> int:
@@ -113,23 +127,23 @@ class ChatClient:
     def fetch(self, owner: str, file: str, into: Path | str | None = None) -> Received:
         """Wait until *owner*'s *file* is here, whole and under its name, in *into* or where the client was told.
 
-        Any number of greenlets may do so at once. Raises `BadName`, `TransferError`, `ProtocolError` or `ServerGone`.
+        Any number of greenlets may do so at once. Raises `BadName`, `ConnectError`, `ProtocolError`, `ServerGone` or
+        `TransferError`.
         """
         return self._downloads.fetch(owner, file, self._into if into is None else Path(into))
 
     def close(self) -> None:
-        """Let what was sent arrive, end all transfers, and leave."""
-        if self._closing or self._receiver is None:
-            return
+        """Let what was sent arrive, end all transfers, and leave. May be called again, and before `start`."""
         self._closing = True
         self._inbox.close()
         self._downloads.close()
-        self._session.finish()
-        self._receiver.join(timeout=GOODBYE_SECONDS)
-        self._receiver.kill()
-        self._resources.close()
-        self._disk.kill()
-        self._digests.kill()
+        with self._resources:  # they end also if this greenlet is killed while it waits
+            if self._session is not None:
+                self._session.finish()
+                self._ended.wait(GOODBYE_SECONDS)
+        for pool in (self._disk, self._digests):
+            with contextlib.suppress(gevent.Timeout), gevent.Timeout(GOODBYE_SECONDS):
+                pool.kill()  # waits for what its threads are doing
 
     def __enter__(self) -> Self:
         self.start()
@@ -141,12 +155,17 @@ class ChatClient:
         self.close()
 
     def _tell(self, record: Record) -> None:
-        self._session.send(encode(record))
+        self._send(encode(record))
 
-    def _receive(self) -> None:
-        gone: GreenchatError = ServerGone(Code.INTERRUPTED, "the server is gone: the connection was lost")
+    def _send(self, line: bytes) -> None:
+        if self._session is None:
+            raise ServerGone(Code.SERVER_GONE, "not connected: start the client first")
+        self._session.send(line)
+
+    def _receive(self, session: Session) -> None:
+        gone = ServerGone(Code.SERVER_GONE, "the server is gone: the connection was lost")
         try:
-            for event in self._session.events():
+            for event in session.events():
                 if not self._closing:
                     self._handle(event)
         except ServerGone as error:
@@ -155,6 +174,10 @@ class ChatClient:
             gone = ServerGone(error.code, f"the server broke the protocol: {error}")
         self._inbox.close(gone)
         self._downloads.close()
+        if self._closing:
+            self._ended.set(None)
+        else:
+            self._ended.set_exception(gone)
 
     def _handle(self, event: Event) -> None:
         match event:

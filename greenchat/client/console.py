@@ -7,11 +7,11 @@ import select
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Final, cast
+from typing import Final, Protocol, cast
 
 import gevent
 from gevent.event import Event
-from gevent.fileobject import FileObjectPosix, FileObjectThread
+from gevent.fileobject import FileObjectPosix
 from gevent.threadpool import ThreadPool
 
 from greenchat.protocol.limits import MAX_LINE, MAX_UNWRITTEN
@@ -21,6 +21,12 @@ __all__ = ["Output", "is_terminal", "read_lines"]
 
 _LONGEST: Final = 2 * MAX_LINE
 """Kept of an input line; what is longer is too long to be sent anyway."""
+
+
+class _Lines(Protocol):
+    def readline(self, limit: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
 
 
 def is_terminal(fd: int) -> bool:
@@ -42,7 +48,7 @@ def read_lines(fd: int) -> Iterator[str]:
     file.close()  # only here: in the middle of a read it would wait for a thread that waits for the user
 
 
-def _read_line(file: BinaryIO) -> bytes:
+def _read_line(file: _Lines) -> bytes:
     try:
         line = rest = file.readline(_LONGEST)
         while len(rest) == _LONGEST and not rest.endswith(b"\n"):
@@ -52,7 +58,7 @@ def _read_line(file: BinaryIO) -> bytes:
     return line
 
 
-def _open(fd: int) -> BinaryIO:
+def _open(fd: int) -> _Lines:
     """*fd* for waiting reads on the hub, or on a thread where the system cannot wait for it.
 
     Setting O_NONBLOCK on the descriptor itself would set it on standard output and error too, where a terminal
@@ -62,8 +68,23 @@ def _open(fd: int) -> BinaryIO:
     if stat.S_ISFIFO(mode) or os.isatty(fd):
         with contextlib.suppress(OSError):
             again = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-            return cast(BinaryIO, FileObjectPosix(again, "rb", bufsize=io.DEFAULT_BUFFER_SIZE))
-    return cast(BinaryIO, FileObjectThread(os.dup(fd), "rb", threadpool=ThreadPool(1)))
+            return cast(_Lines, FileObjectPosix(again, "rb", bufsize=io.DEFAULT_BUFFER_SIZE))
+    return _ThreadedLines(fd)
+
+
+class _ThreadedLines:
+    """A descriptor read by a thread, which at the program's end may well be left reading."""
+
+    def __init__(self, fd: int) -> None:
+        self._file = os.fdopen(os.dup(fd), "rb")
+        self._pool = ThreadPool(1)
+
+    def readline(self, limit: int) -> bytes:
+        return call(self._pool, self._file.readline, limit)
+
+    def close(self) -> None:
+        self._file.close()
+        self._pool.kill()
 
 
 class Output:

@@ -17,9 +17,17 @@ from gevent.threadpool import ThreadPool
 from greenchat.client.session import connect
 from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, ServerGone, TransferError
 from greenchat.net import is_address
-from greenchat.protocol.limits import ANSWER_SECONDS, DIRECT_SECONDS, MAX_DOWNLOADS, MAX_PORT, MEET_SECONDS, MIN_PORT
+from greenchat.protocol.limits import (
+    ANSWER_SECONDS,
+    CONNECT_SECONDS,
+    DIRECT_SECONDS,
+    MAX_DOWNLOADS,
+    MAX_PORT,
+    MEET_SECONDS,
+    MIN_PORT,
+)
 from greenchat.protocol.names import file_name
-from greenchat.protocol.records import Fail, File, Get, Go, Got, Pull, Record, Relay, Take
+from greenchat.protocol.records import Fail, File, Get, Got, Pull, Record, Take
 from greenchat.threads import call
 from greenchat.transfer.channel import Channel
 from greenchat.transfer.digest import ALGORITHM
@@ -72,16 +80,26 @@ class Downloads:
     def fetch(self, owner: str, file: str, into: Path) -> Received:
         """Wait until *owner*'s *file* is in the directory *into*.
 
-        Raises `BadName`, `TransferError`, `ProtocolError` or `ServerGone`.
+        The request leaves at once; the file moves when there is a slot for it. Raises `BadName`, `ConnectError`,
+        `ProtocolError`, `ServerGone` or `TransferError`.
         """
         name = file_name(file)
+        take = self._ask(owner, name)
         with self._slots:
-            take = self._ask(owner, name)
-            channel, announced = self._reach(take)
             try:
-                published = self._receive(channel, announced, into, name)
-            finally:
-                self._hang_up(channel)
+                return self._fetch(take, owner, name, into)
+            except TransferError as error:
+                if error.code is not Code.BAD_TICKET:
+                    raise
+            # It waited for a slot so long that its ticket expired.
+            return self._fetch(self._ask(owner, name), owner, name, into)
+
+    def _fetch(self, take: Take, owner: str, name: str, into: Path) -> Received:
+        channel, announced = self._reach(take)
+        try:
+            published = self._receive(channel, announced, into, name)
+        finally:
+            self._hang_up(channel)
         backup = into / published.backup if published.backup else None
         return Received(owner, into / name, announced.size, backup, published.unchanged)
 
@@ -92,15 +110,14 @@ class Downloads:
 
     def close(self) -> None:
         """End every request and every transfer; their greenlets are told, and so is whoever asks later."""
-        self._closed = ServerGone(Code.INTERRUPTED, "the connection to the server was closed")
+        self._closed = ServerGone(Code.SERVER_GONE, "the connection to the server was closed")
         for asked in self._asked.values():
             asked.set_exception(self._closed)
         for channel in self._channels:
             channel.abort()
 
     def _ask(self, owner: str, name: str) -> Take:
-        if self._closed is not None:
-            raise self._closed
+        self._check_open()
         number = next(self._ids)
         asked = self._asked[number] = AsyncResult()
         try:
@@ -112,6 +129,10 @@ class Downloads:
         if isinstance(answer, Fail):
             raise TransferError(answer.code)
         return answer
+
+    def _check_open(self) -> None:
+        if self._closed is not None:
+            raise self._closed
 
     def _reach(self, take: Take) -> tuple[Channel, File]:
         """A channel on which the file is about to come, by the first route that leads to the owner."""
@@ -131,35 +152,40 @@ class Downloads:
         if self._route is not Route.RELAY:
             for host, port in take.direct:
                 if MIN_PORT <= port <= MAX_PORT and is_address(host):
-                    yield functools.partial(self._direct, host, port)
+                    yield functools.partial(self._open, host, port, DIRECT_SECONDS)
         if self._route is not Route.DIRECT:
-            yield functools.partial(self._relayed, take.key)
+            yield functools.partial(self._open_relayed, take.key)
 
-    def _direct(self, host: str, port: int) -> Channel:
-        return Channel(connect(host, port, DIRECT_SECONDS))
+    def _open(self, host: str, port: int, seconds: float) -> Channel:
+        channel = Channel(connect(host, port, seconds))
+        self._channels.add(channel)
+        return channel
 
-    def _relayed(self, key: str) -> Channel:
-        channel = Channel(connect(*self._server))
-        try:
-            channel.send(Relay(key))
-            channel.expect(Go, 2 * MEET_SECONDS)  # the server gives the owner one
-        except GreenchatError:
-            channel.close()
-            raise
+    def _open_relayed(self, key: str) -> Channel:
+        channel = self._open(*self._server, CONNECT_SECONDS)
+        with self._hung_up_on_error(channel):
+            channel.join_relay(key, 2 * MEET_SECONDS)  # the server gives the owner one
         return channel
 
     def _pull(self, open_channel: Callable[[], Channel], ticket: str) -> tuple[Channel, File]:
+        self._check_open()
         channel = open_channel()
-        self._channels.add(channel)
-        try:
+        with self._hung_up_on_error(channel):
+            self._check_open()
             channel.send(Pull(ticket))
             announced = channel.expect(File, ANSWER_SECONDS)
             if announced.algorithm != ALGORITHM:
                 raise ProtocolError(Code.BAD_VERSION)
-        except BaseException:  # whatever it is, the channel has no other owner yet
+        return channel, announced
+
+    @contextlib.contextmanager
+    def _hung_up_on_error(self, channel: Channel) -> Iterator[None]:
+        """Until a channel is handed on, whoever opened it owns it, also when its greenlet is killed."""
+        try:
+            yield
+        except BaseException:
             self._hang_up(channel)
             raise
-        return channel, announced
 
     def _hang_up(self, channel: Channel) -> None:
         self._channels.discard(channel)

@@ -6,18 +6,20 @@ from collections.abc import Iterator
 from gevent.event import Event
 
 from greenchat.errors import GreenchatError
-from greenchat.protocol.limits import CATCH_UP_SECONDS, FLOOD, MAX_INBOX
+from greenchat.protocol.limits import CATCH_UP_SECONDS, MAX_INBOX, MAX_LINE
 
 __all__ = ["Inbox"]
 
 
 class Inbox:
-    """Lines in the order of their arrival, as blocks; what does not fit is counted instead of kept."""
+    """An iterator of lines in the order of their arrival; what does not fit is counted instead of kept."""
 
     def __init__(self) -> None:
         self.missed = 0
         """Lines dropped because the program did not read."""
         self._blocks: deque[bytes] = deque()
+        self._lines: deque[str] = deque()
+        """Of the block that is being read."""
         self._size = 0
         self._closed = False
         self._error: GreenchatError | None = None
@@ -30,7 +32,7 @@ class Inbox:
         If much waits already and *block* is part of a flood, this waits for the program, but not for long, so that
         the server slows down who floods. Other blocks never wait, whether or not the program reads at all.
         """
-        if len(block) >= FLOOD and self._size > MAX_INBOX // 2:
+        if len(block) > MAX_LINE and self._size > MAX_INBOX // 2:
             self._taken.clear()
             self._taken.wait(CATCH_UP_SECONDS)
         if self._size + len(block) > MAX_INBOX:
@@ -46,16 +48,25 @@ class Inbox:
             self._closed, self._error = True, error
             self._changed.set()
 
-    def lines(self) -> Iterator[str]:
-        """Each line as it comes, until the inbox is closed and empty; then the error, if there was one, is raised."""
-        while self._blocks or not self._closed:
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        """The next line, once there is one; at the end, the error if there was one is raised."""
+        while not self._lines:
             if self._blocks:
-                block = self._blocks.popleft()
-                self._size -= len(block)
-                self._taken.set()
-                yield from block.decode(errors="replace").split("\n")[:-1]
-            else:
+                self._take_block()
+            elif not self._closed:
                 self._changed.clear()
                 self._changed.wait()
-        if self._error is not None:
-            raise self._error
+            elif self._error is not None:
+                raise self._error
+            else:
+                raise StopIteration
+        return self._lines.popleft()
+
+    def _take_block(self) -> None:
+        block = self._blocks.popleft()
+        self._size -= len(block)
+        self._taken.set()
+        self._lines.extend(block.decode(errors="replace").split("\n")[:-1])

@@ -3,20 +3,21 @@
 Standard output has the menu and the messages, and nothing else ever; all else is a line on standard error.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Final, cast
 
 import gevent
 from gevent.event import AsyncResult
-from gevent.pool import Group, Pool
+from gevent.pool import Group
 
 from greenchat.client.client import ChatClient
 from greenchat.client.console import Output, is_terminal, read_lines
 from greenchat.client.downloads import Received
 from greenchat.client.menu import GOODBYE, run_menu
 from greenchat.client.uploads import Served
-from greenchat.errors import Code, GreenchatError, ProtocolError, Refused, ServerGone
-from greenchat.protocol.limits import GOODBYE_SECONDS, MAX_REQUESTS, MAX_UNWRITTEN
+from greenchat.errors import BadName, Code, GreenchatError, ProtocolError, Refused, ServerGone, TransferError
+from greenchat.protocol.limits import GOODBYE_SECONDS, MAX_UNWRITTEN, MAX_WANTED
 from greenchat.protocol.text import safe_line
 
 __all__ = ["Program"]
@@ -24,6 +25,9 @@ __all__ = ["Program"]
 STDIN: Final = 0
 STDOUT: Final = 1
 STDERR: Final = 2
+
+_MOMENT: Final = 0.1
+"""Seconds in which the loss of a relayed transfer may turn out to be the loss of the server."""
 
 
 class Program:
@@ -36,7 +40,7 @@ class Program:
         self._status: AsyncResult[int] = AsyncResult()
         self._broken = False
         self._greenlets = Group()
-        self._requests = Pool(MAX_REQUESTS)  # past that, no further line of input is read
+        self._requests = Group()
         self._out = Output(self._on_broken)
         # On one terminal the order between the two matters; elsewhere neither may hold up the other.
         self._err = self._out if is_terminal(STDOUT) and is_terminal(STDERR) else Output(self._on_broken)
@@ -45,12 +49,13 @@ class Program:
         """Chat until the user leaves or the server is gone; the exit status."""
         self._greenlets.spawn(self._chat)
         status = cast(int, self._status.get())
-        self._greenlets.kill()
         self._requests.kill()
-        if status == 0:
-            self.show(GOODBYE)
         if self._client is not None:
             self._client.close()
+            self._printer.join(timeout=GOODBYE_SECONDS)  # what has been received is written
+        self._greenlets.kill()
+        if status == 0:
+            self.show(GOODBYE)
         self._out.flush(GOODBYE_SECONDS)
         if self._broken:
             status = 1
@@ -80,6 +85,9 @@ class Program:
 
     def request(self, owner: str, file: str) -> None:
         """Fetch *owner*'s *file* in the background."""
+        if len(self._requests) >= MAX_WANTED:
+            self._could_not_get(owner, file, TransferError(Code.TOO_MANY))
+            return
         self._requests.spawn(self._fetch, owner, file)
         gevent.sleep(0)  # the request itself leaves now, even if the next line of input ends the program
 
@@ -92,7 +100,8 @@ class Program:
         lines = read_lines(STDIN)
         try:
             if self._enter(lines):
-                self._greenlets.spawn(self._print_messages)
+                self._printer = self._greenlets.spawn(self._print_messages)
+                self._greenlets.spawn(self._watch)
                 run_menu(lines, self)
             self.end(0)
         except GreenchatError as error:
@@ -109,7 +118,7 @@ class Program:
             try:
                 client = self._connect(name, self._on_served)
                 client.start()
-            except Refused as error:
+            except (BadName, Refused) as error:
                 if not is_terminal(STDIN) or error.code not in (Code.BAD_NAME, Code.NAME_TAKEN):
                     raise
                 self.hint(str(error))
@@ -123,24 +132,34 @@ class Program:
             self.hint("Enter your name:")
         return next(lines, None)
 
+    def _watch(self) -> None:
+        """When the server is gone, say so, also if standard output is stuck with messages that came before."""
+        try:
+            self._here.wait()
+        except ServerGone as error:
+            self._printer.join(timeout=GOODBYE_SECONDS)
+            self._fail(error)
+
     def _print_messages(self) -> None:
         missed = 0
-        try:
+        with contextlib.suppress(ServerGone):  # which is told once, by another
             for message in self._here.messages():
                 self._out.write(STDOUT, str(message))
                 if self._here.missed > missed:
                     missed = self._here.missed
                     self.hint(f"{missed} messages were lost so far: standard output is read too slowly")
-        except GreenchatError as error:
-            self._fail(error)
 
     def _fetch(self, owner: str, file: str) -> None:
         try:
             self.hint(_received(file, self._here.fetch(owner, file)))
         except ServerGone:
-            pass  # which is told once
+            pass  # which is told once, by another
         except GreenchatError as error:
-            self.hint(f"could not get {file} from {owner}: {error}")
+            if not self._status.wait(_MOMENT):  # what the end of the program broke is not told one by one
+                self._could_not_get(owner, file, error)
+
+    def _could_not_get(self, owner: str, file: str, error: GreenchatError) -> None:
+        self.hint(f"could not get {file} from {owner}: {error}")
 
     def _on_served(self, served: Served) -> None:
         if served.error is None:

@@ -20,14 +20,17 @@ __all__ = ["Session", "connect"]
 
 def connect(host: str, port: int, seconds: float = CONNECT_SECONDS) -> socket.socket:
     """A connection to *host*. Raises `ConnectError`."""
+    nobody = f"no server answers at {host} port {port}"
     try:
         if not 0 <= port <= MAX_PORT:
             raise OSError(errno.EADDRNOTAVAIL, "")  # a resolver would take it modulo 65536
-        with gevent.Timeout(seconds, TimeoutError()):
+        host.encode("idna")  # fails here, rather than on the resolver's thread, which would print a traceback
+        # Not an OSError, which create_connection would take for one address's, and try the next without a deadline.
+        with gevent.Timeout(seconds, ConnectError(Code.UNREACHABLE, f"{nobody}: it did not answer in time")):
             sock: socket.socket = socket.create_connection((host, port))
             tune(sock)
     except (OSError, UnicodeError) as error:
-        raise ConnectError(Code.UNREACHABLE, f"no server answers at {host} port {port}: {reason(error)}") from None
+        raise ConnectError(Code.UNREACHABLE, f"{nobody}: {reason(error)}") from None
     return sock
 
 
@@ -67,7 +70,7 @@ class Session:
                     self._sock.sendall(line)
             except OSError:
                 self._abort()
-                raise ServerGone(Code.INTERRUPTED, "the server is gone") from None
+                raise ServerGone(Code.SERVER_GONE, "the server is gone") from None
             except BaseException:  # killed, perhaps in the middle of the line: no other may follow it
                 self._abort()
                 raise

@@ -14,10 +14,18 @@ from gevent.threadpool import ThreadPool
 from greenchat.client.session import connect
 from greenchat.errors import Code, GreenchatError, TransferError, sentence
 from greenchat.net import Listener, listen
-from greenchat.protocol.limits import HELLO_SECONDS, MAX_OFFERS, MAX_UPLOADS, MEET_SECONDS, TICKET_SECONDS
-from greenchat.protocol.records import Dial, Go, Have, Pull, Record, Refuse, Relay, Want
+from greenchat.protocol.limits import (
+    HELLO_SECONDS,
+    MAX_OFFERS,
+    MAX_STRANGERS,
+    MAX_UPLOADS,
+    MAX_UPLOADS_EACH,
+    MEET_SECONDS,
+    TICKET_SECONDS,
+)
+from greenchat.protocol.records import Dial, Have, Pull, Record, Refuse, Want
 from greenchat.transfer.channel import Channel
-from greenchat.transfer.share import Share
+from greenchat.transfer.share import Share, SharedFile
 
 __all__ = ["Served", "Uploads"]
 
@@ -62,7 +70,11 @@ class Uploads:
         self._server = server
         self._offers: OrderedDict[str, _Offer] = OrderedDict()
         self._listeners: list[Listener] = []
-        self._running = Group()
+        self._accepted, self._dialled = Group(), Group()
+        self._strangers: dict[Channel, None] = {}
+        """Who has not shown a ticket yet, oldest first."""
+        self._serving: dict[Channel, str] = {}
+        """Who is being served, with the requester's name."""
 
     def listen(self, hosts: tuple[str, ...], port: int) -> int:
         """Accept file requests on *port*, 0 for any that is free; the port. Raises `ListenError`."""
@@ -74,8 +86,7 @@ class Uploads:
     def offer(self, want: Want) -> None:
         """Say whether there is such a file, and if so, honour the ticket for a while."""
         try:
-            if len(self._running) >= MAX_UPLOADS:
-                raise TransferError(Code.TOO_MANY)
+            self._check_room(want.requester)
             with self._share.open(want.file) as file:
                 size = file.size
         except TransferError as error:
@@ -87,30 +98,38 @@ class Uploads:
 
     def dial(self, dial: Dial) -> None:
         """Join a relayed connection, if it is for a file that was offered."""
-        if dial.ticket in self._offers and len(self._running) < MAX_UPLOADS:
-            self._running.spawn(self._serve_relayed, dial.key)
+        if dial.ticket in self._offers and len(self._dialled) < MAX_UPLOADS:
+            self._dialled.spawn(self._serve_relayed, dial.key)
 
     def close(self) -> None:
         """Stop listening, and end what is being served."""
         for listener in self._listeners:
             listener.stop()
-        self._running.kill()
+        self._dialled.kill()
+        for channel in [*self._strangers, *self._serving]:
+            channel.abort()
+        self._accepted.join()
+
+    def _check_room(self, requester: str) -> None:
+        requesters = list(self._serving.values())
+        if len(requesters) >= MAX_UPLOADS or requesters.count(requester) >= MAX_UPLOADS_EACH:
+            raise TransferError(Code.TOO_MANY)
 
     def _forget_old_offers(self) -> None:
         while self._offers and (len(self._offers) >= MAX_OFFERS or next(iter(self._offers.values())).expired()):
             self._offers.popitem(last=False)
 
     def _accept(self, sock: socket.socket, _address: tuple[Any, ...]) -> None:
-        if len(self._running) < MAX_UPLOADS:
-            self._running.spawn(self._serve, Channel(sock)).join()
+        if len(self._strangers) >= MAX_STRANGERS:
+            next(iter(self._strangers)).abort()  # the oldest, who has said nothing for longest
+        self._accepted.spawn(self._serve, Channel(sock)).join()
 
     def _serve_relayed(self, key: str) -> None:
         with contextlib.suppress(GreenchatError):
             channel = Channel(connect(*self._server))
             try:
-                channel.send(Relay(key))
-                channel.expect(Go, MEET_SECONDS)
-            except GreenchatError:
+                channel.join_relay(key, MEET_SECONDS)
+            except BaseException:
                 channel.close()
                 raise
             self._serve(channel)
@@ -118,21 +137,37 @@ class Uploads:
     def _serve(self, channel: Channel) -> None:
         """Whoever connects first matters not: only who shows a ticket gets something, and uses the ticket up."""
         try:
-            pull = channel.expect(Pull, HELLO_SECONDS)
-            offer = self._offers.pop(pull.ticket, None)
-            if offer is None or offer.expired():
-                raise TransferError(Code.BAD_TICKET)
-            self._hand_out(channel, offer)
+            self._serve_offer(channel, self._offer_for(channel))
         except GreenchatError as error:
             channel.give_up(error)
         finally:
             channel.close()
 
-    def _hand_out(self, channel: Channel, offer: _Offer) -> None:
-        with self._share.open(offer.file) as file:
-            try:
-                channel.upload(file, self._pool)
-            except GreenchatError as error:
+    def _offer_for(self, channel: Channel) -> _Offer:
+        self._strangers[channel] = None
+        try:
+            pull = channel.expect(Pull, HELLO_SECONDS)
+        finally:
+            del self._strangers[channel]
+        offer = self._offers.pop(pull.ticket, None)
+        if offer is None or offer.expired():
+            raise TransferError(Code.BAD_TICKET)
+        return offer
+
+    def _serve_offer(self, channel: Channel, offer: _Offer) -> None:
+        self._serving[channel] = offer.requester
+        try:
+            with self._share.open(offer.file) as file:
+                error = self._upload(channel, file)
                 self._on_served(Served(offer.requester, offer.file, file.size, error))
-                raise
-            self._on_served(Served(offer.requester, offer.file, file.size, None))
+        finally:
+            del self._serving[channel]
+        if error is not None:
+            raise error
+
+    def _upload(self, channel: Channel, file: SharedFile) -> GreenchatError | None:
+        try:
+            channel.upload(file, self._pool)
+        except GreenchatError as error:
+            return error
+        return None

@@ -42,12 +42,12 @@ RECEIVE_SIZE: Final = 64 * 1024
 LOW_WATERMARK: Final = 256 * 1024
 """More than this waiting for a member, and it is behind."""
 
-FLOOD: Final = RECEIVE_SIZE // 2
-"""A block this large comes only from somebody who sends faster than others read."""
+MAX_PIECE: Final = 128 * 1024
+"""Of a flood, added to the room at once, names included; well below what drops a member, above a usual block."""
 
 CATCH_UP_SECONDS: Final = 0.1
-"""Granted to those who are behind after each such block. Who reads 640 KiB/s loses nothing to any flood; who does
-not read at all holds up a flood by this much a block, and nobody else, until its own bound is reached."""
+"""Granted to those who are behind before each such piece. Who reads 1.3 MB/s loses nothing to any flood; who does not
+read at all holds up floods by this much a piece, and nothing else, until its own bound is reached."""
 
 LISTEN_BACKLOG: Final = 1024
 """Connections that the kernel completes before they are accepted; nginx asks for 511."""
@@ -88,7 +88,8 @@ DIRECT_SECONDS: Final = 3.0
 """For an owner's listener to accept, before the relay is asked; happy eyeballs give up in seconds too."""
 
 STALL_SECONDS: Final = 30.0
-"""Without one byte moving, after which a transfer is given up. rsync daemons are commonly set to 60."""
+"""Without a byte taken by who receives, or `SLOWEST_STEP` coming from who sends, after which a transfer is given up.
+rsync daemons are commonly set to 60."""
 
 PUBLISH_SECONDS: Final = 120.0
 """For a requester to bring a file of any size to its disk, and say that it has it."""
@@ -97,7 +98,19 @@ RELAY_IDLE_SECONDS: Final = 150.0
 """Without one byte either way, after which a relay is closed: longer than the two ends themselves would wait."""
 
 MAX_UPLOADS: Final = 64
-"""Connections to a client's listener at once."""
+"""Files that a client serves at once."""
+
+MAX_STRANGERS: Final = 64
+"""Connections to a client's listener that have not shown a ticket yet; past that the oldest has to go."""
+
+MAX_UPLOADS_EACH: Final = 16
+"""Files that one requester may be fetching from a client at once: twice what the client itself fetches."""
+
+MAX_WANTED: Final = 1024
+"""Requests of one run of the client that may be open at once, moving or waiting."""
+
+SLOWEST_STEP: Final = 64 * 1024
+"""Has to come within `STALL_SECONDS`, though bytes may trickle: 2 KiB/s."""
 
 MAX_DOWNLOADS: Final = 8
 """Files one client fetches at once; the rest wait in order. Browsers open 6 connections to a host."""
@@ -116,6 +129,9 @@ DISK_THREADS: Final = 2
 
 DIGEST_THREADS: Final = 2
 """Threads of a client that digest what it sends."""
+
+LOCK_SECONDS: Final = 10.0
+"""For another program that is publishing into the same directory to be done."""
 
 MAX_BACKUPS: Final = 999
 """Numbered backups of one name, before a new one is refused."""

@@ -22,7 +22,8 @@ class _Pair:
 
     def __init__(self, first: int, second: int) -> None:
         self._streams = [Stream(socket.socket(fileno=fd)) for fd in (first, second)]
-        self.active = time.monotonic()
+        self._moved = -1
+        self._moved_at = time.monotonic()
 
     def run(self) -> None:
         """Pump until both ways have ended, then close both, whatever happened."""
@@ -35,12 +36,19 @@ class _Pair:
             for stream in self._streams:
                 stream.close()
 
+    def stalled(self) -> bool:
+        """Whether no byte has moved for `limits.RELAY_IDLE_SECONDS`, as far as those who look now and then can tell."""
+        moved = sum(stream.moved for stream in self._streams)
+        if moved != self._moved:
+            self._moved, self._moved_at = moved, time.monotonic()
+        return time.monotonic() - self._moved_at > RELAY_IDLE_SECONDS
+
     def _pump(self, source: Stream, sink: Stream) -> None:
         """One way, to its end; if it breaks, both ways end, and each peer finds out by itself what it lacks."""
         try:
             with contextlib.closing(new_mover()) as mover:
                 while mover.move(source, sink):
-                    self.active = time.monotonic()
+                    pass
             sink.sock.shutdown(socket.SHUT_WR)
         except OSError:
             for stream in self._streams:
@@ -49,13 +57,11 @@ class _Pair:
 
 
 class RelayRoom:
-    """Takes over pairs of connections, given as descriptors, and owns them from then on."""
+    """Takes over pairs of connections, given as descriptors, and owns them from then on. It starts and stops once."""
 
     def __init__(self) -> None:
-        self._pool: ThreadPool | None = None
-        self._ready = threading.Event()
-        self._loop: Any = None  # the relay hub's loop; gevent has no public type for it
-        self._stopping: Event | None = None
+        self._pool = ThreadPool(1)
+        self._open = False
         self._pairs: dict[gevent.Greenlet[..., None], _Pair] = {}
         # One thread writes each, so neither needs a lock; their difference is how many are running.
         self._joined = 0
@@ -66,37 +72,40 @@ class RelayRoom:
         """Pairs that are being pumped."""
         return self._joined - self._left
 
+    def start(self) -> None:
+        """Start the thread and its hub now, while there are descriptors for them."""
+        ready = threading.Event()
+        self._ended = self._pool.spawn(self._run, ready)
+        ready.wait()
+        self._open = True
+
     def check_room(self) -> None:
         """Raise `TransferError` if no further pair can be taken."""
-        if self.running >= MAX_RELAYS:
+        if not self._open or self.running >= MAX_RELAYS:
             raise TransferError(Code.RELAY_BUSY)
 
     def join(self, first: int, second: int) -> None:
         """Pump between two connected sockets; both descriptors belong to the room now."""
-        if self._pool is None:
-            self._pool = ThreadPool(1)
-            self._done = self._pool.spawn(self._run)
-            self._ready.wait()
         self._joined += 1
         self._loop.run_callback_threadsafe(self._admit, first, second)
 
     def stop(self) -> None:
-        """End every pair and the thread."""
-        if self._pool is not None and self._stopping is not None:
-            self._loop.run_callback_threadsafe(self._stopping.set)
-            self._done.get()
+        """Take no more pairs, end those that run, and then the thread."""
+        if self._open:
+            self._open = False
+            self._loop.run_callback_threadsafe(self._stopping.set)  # after all that was joined before
+            self._ended.get()
             self._pool.kill()
-            self._pool = None
 
     # --- below here, all runs on the relay's own thread ---------------------------------------
 
-    def _run(self) -> None:
-        self._loop, self._stopping = get_hub().loop, Event()
-        self._ready.set()
+    def _run(self, ready: threading.Event) -> None:
+        self._loop: Any = get_hub().loop  # gevent has no public type for it
+        self._stopping = Event()
+        ready.set()
         while not self._stopping.wait(RELAY_IDLE_SECONDS / 10):
-            self._end_stalled()
+            gevent.killall([greenlet for greenlet, pair in self._pairs.items() if pair.stalled()], block=False)
         gevent.killall(list(self._pairs))
-        self._ready.clear()
 
     def _admit(self, first: int, second: int) -> None:
         pair = _Pair(first, second)
@@ -107,8 +116,3 @@ class RelayRoom:
     def _leave(self, greenlet: "gevent.Greenlet[..., None]") -> None:
         del self._pairs[greenlet]
         self._left += 1
-
-    def _end_stalled(self) -> None:
-        now = time.monotonic()
-        stalled = [greenlet for greenlet, pair in self._pairs.items() if now - pair.active > RELAY_IDLE_SECONDS]
-        gevent.killall(stalled, block=False)

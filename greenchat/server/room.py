@@ -6,12 +6,14 @@ everybody; one pass per turn of the loop joins what has come since the last and 
 
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Final, Protocol
 
 import gevent
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 
-from greenchat.protocol.limits import CATCH_UP_SECONDS, FLOOD
+from greenchat.protocol.limits import CATCH_UP_SECONDS, MAX_LINE, MAX_PIECE
 
 __all__ = ["Member", "Room"]
 
@@ -39,6 +41,7 @@ class Room:
         self._members: dict[Member, None] = {}  # a set that keeps the order of joining
         self._fresh: list[tuple[Member, bytes]] = []
         self._posted = Event()
+        self._flooding = BoundedSemaphore()
         self._flusher = gevent.spawn(self._flush_forever)
 
     def join(self, member: Member) -> None:
@@ -53,15 +56,22 @@ class Room:
     def post(self, sender: Member, block: bytes) -> None:
         """Give *block*, whole lines that are safe to show, its place in the order.
 
-        After a block so large that it is part of a flood this waits, for a bounded time, until nobody is behind: the
-        one who floods is slowed down, instead of the others being dropped as slow consumers.
+        A block of more than a line's length is a part of a flood. Those of all members come one at a time, in pieces,
+        and each waits, for a bounded time, until nobody is behind: so who floods is slowed down, instead of the
+        others being dropped as slow consumers.
         """
         prefix = f"{sender.name}: ".encode()
-        formatted = prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
-        self._fresh.append((sender, formatted))
+        if len(block) <= MAX_LINE and block.count(b"\n") * len(prefix) <= MAX_LINE:
+            self._add(sender, prefix, block)
+            return
+        with self._flooding:
+            for piece in _pieces(block, len(prefix)):
+                self._let_others_catch_up()
+                self._add(sender, prefix, piece)
+
+    def _add(self, sender: Member, prefix: bytes, block: bytes) -> None:
+        self._fresh.append((sender, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n"))
         self._posted.set()
-        if len(block) >= FLOOD:
-            self._let_others_catch_up()
 
     def close(self) -> None:
         """Hand out what is left, and stop."""
@@ -69,11 +79,10 @@ class Room:
         self._flusher.kill()
 
     def _let_others_catch_up(self) -> None:
+        gevent.sleep(0)  # hand out what is fresh
         end = time.monotonic() + CATCH_UP_SECONDS
-        while time.monotonic() < end:
+        while any(member.behind for member in self._members) and time.monotonic() < end:
             gevent.sleep(_LOOK_AGAIN)
-            if not any(member.behind for member in self._members):
-                return
 
     def _flush_forever(self) -> None:
         while True:
@@ -106,3 +115,13 @@ def _without(everything: bytes, places: list[tuple[int, int]]) -> bytes:
         kept.append(everything[at:start])
         at = end
     return b"".join([*kept, everything[at:]])
+
+
+def _pieces(block: bytes, prefix: int) -> Iterator[bytes]:
+    """*block* in pieces of whole lines, each small enough also with *prefix* bytes before each of its lines."""
+    if len(block) + block.count(b"\n") * prefix <= MAX_PIECE:
+        yield block
+        return
+    middle = block.rfind(b"\n", 0, len(block) // 2) + 1 or block.find(b"\n") + 1
+    yield from _pieces(block[:middle], prefix)
+    yield from _pieces(block[middle:], prefix)

@@ -2,12 +2,11 @@
 
 import contextlib
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import gevent
 from gevent import socket
 from gevent.event import Event
-from greenlet import greenlet
 
 from greenchat.errors import Code
 from greenchat.net import LOOPBACK, Listener, listen, send_now
@@ -36,7 +35,7 @@ class ChatServer:
         self.port = port
         self._hosts = LOOPBACK if host is None else (host,)
         self._listeners: list[Listener] = []
-        self._sessions: dict[Session, greenlet] = {}
+        self._sessions: dict[Session, gevent.Greenlet[..., object]] = {}
         self._stopped = Event()
 
     def start(self) -> None:
@@ -45,6 +44,7 @@ class ChatServer:
         self.port = sockets[0].getsockname()[1]
         self.hosts = tuple(sock.getsockname()[0] for sock in sockets)
         self._relay = RelayRoom()
+        self._relay.start()
         self._room = Room()
         directory: Directory[Party] = Directory()
         self._house = House(self._room, directory, TicketOffice(directory, self._relay))
@@ -55,16 +55,17 @@ class ChatServer:
     def stop(self) -> None:
         """Tell everyone, let what is on its way leave (`limits.FLUSH_SECONDS` at most), and end all connections."""
         if not self._listeners:
+            self._stopped.set()
             return
         for listener in self._listeners:
             listener.stop()
         self._listeners.clear()
         self._room.close()
-        self._relay.stop()
         for session in self._sessions:
             session.end(Code.SHUTDOWN)
         gevent.joinall(list(self._sessions.values()), timeout=FLUSH_SECONDS)
         gevent.killall(list(self._sessions.values()))
+        self._relay.stop()  # last, because a session may have handed it something until now
         self._stopped.set()
 
     def serve_forever(self) -> None:
@@ -86,7 +87,7 @@ class ChatServer:
                 send_now(sock, ServerWire().farewell(Code.SERVER_FULL))
             return
         session = Session(self._house, sock, address[0])
-        self._sessions[session] = gevent.getcurrent()
+        self._sessions[session] = cast("gevent.Greenlet[..., object]", gevent.getcurrent())
         try:
             session.run()
         finally:

@@ -79,7 +79,7 @@ class Session:
 
     def _serve(self, events: Generator[Event]) -> None:
         match self._first(events):
-            case Relay(key):
+            case Relay(key) if not self._outbox.finished:
                 events.close()
                 self._house.office.meet(key, self._sock)
             case Hello() as hello:

@@ -12,11 +12,12 @@ from typing import TypeVar
 
 import gevent
 from gevent import socket
+from gevent.event import AsyncResult
 from gevent.threadpool import ThreadPool
 
 from greenchat.errors import Code, GreenchatError, ProtocolError, TransferError, sentence
 from greenchat.protocol.limits import CHUNK, MAX_LINE, PUBLISH_SECONDS, STALL_SECONDS
-from greenchat.protocol.records import SOH, Done, File, Got, Record, Sorry, decode, encode
+from greenchat.protocol.records import SOH, Done, File, Go, Got, Record, Relay, Sorry, decode, encode
 from greenchat.transfer.digest import ALGORITHM, Digest
 from greenchat.transfer.pump import Stream, receive_bytes, send_range
 from greenchat.transfer.share import SharedFile
@@ -56,6 +57,11 @@ class Channel:
             raise ProtocolError(Code.UNEXPECTED)
         return record
 
+    def join_relay(self, key: str, seconds: float) -> None:
+        """Take the side of a relayed transfer that *key* is for, and wait until the server has the other."""
+        self.send(Relay(key))
+        self.expect(Go, seconds)
+
     def upload(self, file: SharedFile, pool: ThreadPool) -> None:
         """Send *file*, and return when the requester has it; its digest is computed on *pool* meanwhile."""
         self.send(File(file.size, ALGORITHM))
@@ -74,8 +80,8 @@ class Channel:
         for offset in range(0, file.size, CHUNK):
             size = min(CHUNK, file.size - offset)
             # A descriptor of its own, because this greenlet may end, and close the file, before the thread has read.
-            digesting = pool.spawn(_update_and_close, digest, os.dup(file.fd), offset, size)
             with _lost_connection():
+                digesting = _digest_on(pool, digest, os.dup(file.fd), offset, size)
                 send_range(self._stream, file.fd, offset, size)
             digesting.wait()
         return digest.hex()
@@ -126,6 +132,14 @@ class Channel:
         if len(line) > MAX_LINE:
             raise ProtocolError(Code.LINE_TOO_LONG)
         return line
+
+
+def _digest_on(pool: ThreadPool, digest: Digest, fd: int, offset: int, size: int) -> "AsyncResult[None]":
+    try:
+        return pool.spawn(_update_and_close, digest, fd, offset, size)  # may wait for a thread, and be killed there
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 def _update_and_close(digest: Digest, fd: int, offset: int, size: int) -> None:

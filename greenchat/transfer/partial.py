@@ -11,13 +11,14 @@ import os
 import secrets
 import stat
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from greenchat.errors import Code, TransferError
-from greenchat.protocol.limits import MAX_BACKUPS
+from greenchat.protocol.limits import LOCK_SECONDS, MAX_BACKUPS
 from greenchat.transfer.digest import Digest
 
 __all__ = ["Partial", "Published"]
@@ -89,12 +90,22 @@ class Partial:
     def _publish(self) -> Published:
         if self._fd < 0:
             raise OSError(errno.EBADF, "left already")
-        # Two that publish the same name take turns, also if they are of different processes.
-        fcntl.flock(self._directory, fcntl.LOCK_EX)
+        self._lock_directory()
         try:
             return self._publish_alone()
         finally:
             fcntl.flock(self._directory, fcntl.LOCK_UN)
+
+    def _lock_directory(self) -> None:
+        """Two that publish the same name take turns, also if they are of different processes; but not for ever."""
+        end = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                return fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > end or self._left:
+                    raise
+                time.sleep(0.01)
 
     def _publish_alone(self) -> Published:
         if self._is_there():
@@ -113,7 +124,9 @@ class Partial:
             if not stat.S_ISREG(status.st_mode) or status.st_size != self._size:
                 return False  # and it is not opened: at the other end of a FIFO somebody could wake
             there = os.open(self._name, flags, dir_fd=self._directory)
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
             return False
         try:
             return os.path.samestat(status, os.fstat(there)) and self._digest_of(there) == self.digest()

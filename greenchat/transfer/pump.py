@@ -7,6 +7,8 @@ number of pumps on one hub take turns.
 import contextlib
 import fcntl
 import os
+import sys
+import termios
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -14,7 +16,7 @@ import gevent
 from gevent import get_hub, socket
 
 from greenchat.errors import Code, TransferError
-from greenchat.protocol.limits import CHUNK, PIPE_SIZE, STALL_SECONDS
+from greenchat.protocol.limits import CHUNK, PIPE_SIZE, SLOWEST_STEP, STALL_SECONDS
 
 __all__ = ["Copier", "Mover", "Splicer", "Stream", "new_mover", "receive_bytes", "send_range"]
 
@@ -27,6 +29,8 @@ class Stream:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.moved = 0
+        """Bytes that movers have read from it and written to it."""
         self._hub = get_hub()
         self._readable = self._hub.loop.io(sock.fileno(), _READ)
         self._writable = self._hub.loop.io(sock.fileno(), _WRITE)
@@ -38,6 +42,10 @@ class Stream:
     def wait_writable(self) -> None:
         """Return when there is room to write."""
         self._hub.wait(self._writable)
+
+    def unsent(self) -> int:
+        """Bytes written to the socket that the peer has not acknowledged."""
+        return int.from_bytes(fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
     def close(self) -> None:
         """Close the socket; nobody may be waiting on it any more."""
@@ -77,14 +85,19 @@ class Splicer:
         while True:
             source.wait_readable()
             with contextlib.suppress(BlockingIOError):
-                return os.splice(source.sock.fileno(), self._inlet, self._size, flags=_FLAGS)
+                filled = os.splice(source.sock.fileno(), self._inlet, self._size, flags=_FLAGS)
+                source.moved += filled
+                return filled
 
     def _empty(self, sink: Stream, size: int) -> int:
         while True:
             try:
-                return os.splice(self._outlet, sink.sock.fileno(), size, flags=_FLAGS)
+                emptied = os.splice(self._outlet, sink.sock.fileno(), size, flags=_FLAGS)
             except BlockingIOError:
                 sink.wait_writable()
+            else:
+                sink.moved += emptied
+                return emptied
 
     def close(self) -> None:
         """Close the pipe."""
@@ -110,14 +123,19 @@ class Copier:
         while True:
             source.wait_readable()
             with contextlib.suppress(BlockingIOError):
-                return os.readv(source.sock.fileno(), [self._buffer])
+                filled = os.readv(source.sock.fileno(), [self._buffer])
+                source.moved += filled
+                return filled
 
     def _empty(self, sink: Stream, rest: memoryview) -> int:
         while True:
             try:
-                return os.write(sink.sock.fileno(), rest)
+                emptied = os.write(sink.sock.fileno(), rest)
             except BlockingIOError:
                 sink.wait_writable()
+            else:
+                sink.moved += emptied
+                return emptied
 
     def close(self) -> None:
         """Let the buffer go."""
@@ -130,7 +148,7 @@ def send_range(stream: Stream, fd: int, offset: int, size: int) -> None:
     Raises `TransferError` if the file ends before, or if the peer takes nothing for too long.
     """
     while size:
-        _in_time(stream.wait_writable)
+        _wait_while_taken(stream)
         with contextlib.suppress(BlockingIOError):
             sent = os.sendfile(stream.sock.fileno(), fd, offset, min(CHUNK, size))
             if not sent:
@@ -141,21 +159,38 @@ def send_range(stream: Stream, fd: int, offset: int, size: int) -> None:
 def receive_bytes(stream: Stream, size: int, write: Callable[[memoryview], None]) -> None:
     """Give the next *size* bytes to *write*, in pieces that it must not keep.
 
-    Raises `TransferError` if the connection ends before, or if nothing comes for too long.
+    Raises `TransferError` if the connection ends before, or if too little comes for too long.
     """
     buffer = memoryview(bytearray(min(CHUNK, size)))
     while size:
-        _in_time(stream.wait_readable)
-        received = stream.sock.recv_into(buffer[:size])
-        if not received:
-            raise TransferError(Code.INTERRUPTED)
-        write(buffer[:received])
-        size -= received
+        step = min(SLOWEST_STEP, size)
+        with gevent.Timeout(STALL_SECONDS, TransferError(Code.STALLED)):
+            while step > 0:
+                stream.wait_readable()
+                received = stream.sock.recv_into(buffer[:size])
+                if not received:
+                    raise TransferError(Code.INTERRUPTED)
+                write(buffer[:received])
+                size, step = size - received, step - received
 
 
-def _in_time(wait: Callable[[], None]) -> None:
-    with gevent.Timeout(STALL_SECONDS, TransferError(Code.STALLED)):
-        wait()
+def _wait_while_taken(stream: Stream) -> None:
+    """Wait for room to write, for as long as the peer takes something.
+
+    A socket counts as writable only when a third of its buffer is free, which with a slow peer may take minutes.
+    """
+    unsent = stream.unsent()
+    while True:
+        out_of_time = gevent.Timeout(STALL_SECONDS)
+        try:
+            with out_of_time:
+                return stream.wait_writable()
+        except gevent.Timeout as timeout:
+            if timeout is not out_of_time:
+                raise
+        unsent, before = stream.unsent(), unsent
+        if unsent >= before:
+            raise TransferError(Code.STALLED)
 
 
 _FLAGS: Final = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE if hasattr(os, "splice") else 0

@@ -8,7 +8,7 @@ from conftest import People, Stub, until
 from greenchat import ChatClient, ChatServer, Message, Received, Route, Served
 from greenchat.client import client as client_module
 from greenchat.client import inbox
-from greenchat.errors import Code, ConnectError, ListenError, ProtocolError, Refused, ServerGone, TransferError
+from greenchat.errors import BadName, Code, ConnectError, ListenError, ProtocolError, Refused, ServerGone, TransferError
 from greenchat.protocol.limits import MAX_LINE
 from greenchat.protocol.records import Error, Get, Hello, Welcome, encode
 
@@ -154,9 +154,45 @@ def test_name_in_use_is_refused_and_the_holder_undisturbed(server: ChatServer, p
 
 @pytest.mark.parametrize("name", ["", "a:b", "x" * 33, "a\nb", " ann"])
 def test_row_26_bad_name_is_refused(server: ChatServer, tmp_path: Path, name: str) -> None:
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(BadName) as refusal:
         ChatClient(name, server.port, share=tmp_path).start()
     assert refusal.value.code == Code.BAD_NAME
+
+
+def test_each_message_comes_once_however_it_is_asked_for(people: People) -> None:
+    ann, bob = people.client("ann"), people.wire(b"bob\none\ntwo\nthree\n")
+    assert [next(ann.messages()).text for _ in range(3)] == ["one", "two", "three"]
+    bob.send(b"four\n")
+    assert next(ann.messages()).text == "four"
+
+
+def test_client_starts_once(people: People) -> None:
+    ann = people.client("ann")
+    with pytest.raises(RuntimeError, match="starts once"):
+        ann.start()
+    ann.send("still here")
+    ann.close()
+    with pytest.raises(RuntimeError, match="starts once"):
+        ann.start()
+
+
+def test_client_that_did_not_start_is_not_connected(tmp_path: Path) -> None:
+    client = ChatClient("ann", 1, share=tmp_path)
+    with pytest.raises(ServerGone, match="not connected"):
+        client.send("hi")
+    with pytest.raises(ServerGone, match="not connected"):
+        client.fetch("bob", "file")
+
+
+def test_waiting_ends_with_closing_or_with_the_server(alone: Alone, people: People) -> None:
+    ann = people.client("ann")
+    waiting = gevent.spawn(ann.wait)
+    ann.close()
+    waiting.get()
+    alone.server.close()
+    with pytest.raises(ServerGone):
+        alone.client.wait()
+    alone.client.close()
 
 
 def test_server_that_is_absent_is_an_error(stub: Stub, tmp_path: Path) -> None:

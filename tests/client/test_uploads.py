@@ -256,23 +256,22 @@ def test_row_27_first_line_that_is_no_pull_is_refused(dan: Owner, first: bytes, 
     dan.still_serves()
 
 
-def test_connections_are_bounded_and_the_room_is_used_again(dan: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "MAX_UPLOADS", 2)
-    holders = [dan.comes(), dan.comes()]
-    until(lambda: len(dan.client._uploads._running) == 2)
-    assert dan.comes().rest() == b""
-    holders[0].close()
-    until(lambda: len(dan.client._uploads._running) == 1)
+def test_row_17_silent_strangers_do_not_stop_the_rightful_peer(dan: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "MAX_STRANGERS", 2)
+    strangers = [dan.comes(), dan.comes()]
+    until(lambda: len(dan.client._uploads._strangers) == 2)
     dan.still_serves()
+    assert strangers[0].rest() == b""  # the oldest had to go
 
 
-def test_owner_that_is_busy_says_so(dan: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "MAX_UPLOADS", 1)
-    holder = dan.comes()
-    until(lambda: len(dan.client._uploads._running) == 1)
+@pytest.mark.parametrize("bound", ["MAX_UPLOADS", "MAX_UPLOADS_EACH"])
+def test_owner_that_is_busy_says_so(dan: Owner, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    monkeypatch.setattr(uploads, bound, 1)
+    end = dan.pulls(dan.grants("large").ticket)
+    end.exactly(100_000)
     assert dan.refuses("file") == Code.TOO_MANY
-    holder.close()
-    until(lambda: not len(dan.client._uploads._running))
+    end.close()
+    until(lambda: not dan.client._uploads._serving)
     dan.still_serves()
 
 
@@ -280,9 +279,9 @@ def test_owner_that_is_busy_says_so(dan: Owner, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("first", [b"", b'\x01{"t":"pu'], ids=["before the ticket", "in the ticket"])
 def test_row_20_somebody_vanishes(dan: Owner, first: bytes, vanish: Callable[[socket.socket], None]) -> None:
     end = dan.comes(first)
-    until(lambda: len(dan.client._uploads._running))
+    until(lambda: dan.client._uploads._strangers)
     vanish(end.sock)
-    until(lambda: not len(dan.client._uploads._running))
+    until(lambda: not dan.client._uploads._strangers)
     assert dan.served == []
     dan.chat_goes_on()
     dan.still_serves()
@@ -354,7 +353,7 @@ def test_call_to_the_relay_for_nothing_that_was_offered_is_ignored(alone: tuple[
     server.tell(Dial("0" * 32, "key"))
     server.tell(Want("0" * 32, "ann", "file"))
     assert server.record(Have) == Have("0" * 32, 5)
-    assert not len(client._uploads._running)
+    assert not len(client._uploads._dialled)
 
 
 def test_call_to_the_relay_is_followed(alone: tuple[ChatClient, Wire], stub: Stub) -> None:
@@ -378,7 +377,7 @@ def test_relay_that_says_no_is_left(alone: tuple[ChatClient, Wire], stub: Stub) 
     end.record(Relay)
     end.tell(Sorry(Code.BAD_TICKET, ""))
     assert end.rest() == b""
-    until(lambda: not len(client._uploads._running))
+    until(lambda: not len(client._uploads._dialled))
 
 
 def test_closing_ends_what_is_being_served(dan: Owner) -> None:

@@ -21,6 +21,7 @@ class Pumps:
 
     def __init__(self) -> None:
         self.room = RelayRoom()
+        self.room.start()
         self.ends: list[Wire] = []
 
     def joined(self) -> tuple[Wire, Wire]:
@@ -170,27 +171,28 @@ def test_stopping_what_never_ran_does_nothing(pumps: Pumps) -> None:
     pumps.room.stop()
 
 
-def test_room_can_be_used_again_after_stopping(pumps: Pumps) -> None:
-    pumps.joined()
+def test_stopped_room_takes_nobody(pumps: Pumps) -> None:
+    pumps.room.check_room()
     pumps.room.stop()
-    one, other = pumps.joined()
-    one.send(b"again\n")
-    assert other.line() == b"again"
+    with pytest.raises(TransferError) as refused:
+        pumps.room.check_room()
+    assert refused.value.code is Code.RELAY_BUSY
 
 
-def test_row_23_stalled_pair_is_ended_and_the_others_go_on(pumps: Pumps, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_23_stalled_pair_is_ended_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "RELAY_IDLE_SECONDS", 0.3)
-    stalled, moving = pumps.joined(), pumps.joined()
-    ending = gevent.spawn(ended, stalled[0])
-    while not ending.ready():
-        moving[0].send(b"x\n")
-        assert moving[1].line() == b"x"
-        gevent.sleep(0.001)
-    assert ending.get()
-    assert ended(stalled[1])
-    moving[1].send(b"still here\n")
-    assert moving[0].line() == b"still here"
-    assert pumps.room.running == 1
+    with contextlib.closing(Pumps()) as pumps:
+        stalled, moving = pumps.joined(), pumps.joined()
+        ending = gevent.spawn(ended, stalled[0])
+        while not ending.ready():
+            moving[0].send(b"x\n")
+            assert moving[1].line() == b"x"
+            gevent.sleep(0.001)
+        assert ending.get()
+        assert ended(stalled[1])
+        moving[1].send(b"still here\n")
+        assert moving[0].line() == b"still here"
+        assert pumps.room.running == 1
 
 
 def test_number_of_pairs_is_bounded(pumps: Pumps, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import gevent
 import pytest
 from conftest import until
 
-from greenchat.protocol.limits import FLOOD
+from greenchat.protocol.limits import MAX_LINE, MAX_PIECE
 from greenchat.server.room import Room
 
 
@@ -114,17 +114,19 @@ def test_closing_hands_out_what_is_left(room: Room) -> None:
     assert bob.heard == b"ann: hi\n"
 
 
-FLOODING = b"x" * FLOOD + b"\n"
+FLOODING = b"x\n" * MAX_LINE
 
 
 def test_row_30_who_floods_waits_for_those_who_are_behind(room: Room) -> None:
     ann, bob = joined(room, "ann", "bob")
     bob.behind = True
     flooding = gevent.spawn(room.post, ann, FLOODING)
-    until(lambda: bob.heard)
+    gevent.sleep(0.01)
     assert not flooding.ready()
+    assert bob.heard == b""
     bob.behind = False
     flooding.get(timeout=5)
+    until(lambda: bob.heard)
 
 
 def test_row_30_who_floods_does_not_wait_for_ever(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,3 +142,19 @@ def test_row_30_who_does_not_flood_never_waits(room: Room) -> None:
     speaking = gevent.spawn(room.post, ann, b"hi\n")
     gevent.idle()
     assert speaking.ready()
+
+
+def test_row_30_many_empty_lines_under_a_long_name_come_in_pieces(room: Room) -> None:
+    name = "\U0001f600" * 32
+    ann, bob = joined(room, name, "bob")
+    most, deliver = 0, bob.deliver
+
+    def spy(data: bytes) -> None:
+        nonlocal most
+        most = max(most, len(data))
+        deliver(data)
+
+    bob.deliver = spy  # type: ignore[method-assign]  # to see how much comes at once
+    gevent.spawn(room.post, ann, b"\n" * 65_536).get(timeout=10)
+    until(lambda: len(bob.heard) == 65_536 * len(f"{name}: \n".encode()))
+    assert most <= 2 * MAX_PIECE

@@ -36,7 +36,7 @@ def test_listens_on_the_given_port() -> None:
 def test_port_in_use_is_an_error_that_says_what_to_do(server: ChatServer) -> None:
     with pytest.raises(ListenError, match=f"port {server.port} is in use: give another") as refusal:
         ChatServer(server.port).start()
-    assert refusal.value.code == Code.BAD_PORT
+    assert refusal.value.code == Code.CANNOT_LISTEN
 
 
 def test_port_in_use_in_one_family_is_an_error() -> None:

@@ -34,6 +34,7 @@ class Town:
     def __init__(self) -> None:
         self.directory: Directory[Party] = Directory()
         self.relay = RelayRoom()
+        self.relay.start()
         self.office = TicketOffice(self.directory, self.relay)
         self.users: list[User] = []
         self.ends: list[Wire] = []
