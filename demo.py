@@ -34,8 +34,12 @@ class Program:
             [sys.executable, str(TOP / script), *arguments],
             cwd=home, text=True, bufsize=1, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        for stream, mark in ((self.process.stdout, "  "), (self.process.stderr, "! ")):
-            threading.Thread(target=self._read, args=(stream, mark), daemon=True).start()
+        self._readers = [
+            threading.Thread(target=self._read, args=(stream, mark), daemon=True)
+            for stream, mark in ((self.process.stdout, "  "), (self.process.stderr, "! "))
+        ]
+        for reader in self._readers:
+            reader.start()
 
     def _read(self, stream: Iterator[str], mark: str) -> None:
         for line in stream:
@@ -78,7 +82,10 @@ class Program:
     def end(self, act: Callable[[], None]) -> int:
         """Do what makes the program end; its exit status."""
         act()
-        return self.process.wait(PATIENCE)
+        status = self.process.wait(PATIENCE)
+        for reader in self._readers:
+            reader.join(PATIENCE)
+        return status
 
 
 def picture(width: int = 640, height: int = 480) -> bytes:
