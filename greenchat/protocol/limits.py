@@ -39,6 +39,9 @@ MAX_BACKLOG: Final = 1024 * 1024
 RECEIVE_SIZE: Final = 64 * 1024
 """Read from one connection in one turn of the loop, so that nobody's flood keeps others waiting."""
 
+RECORDS_PER_TURN: Final = 16
+"""Handled of one client before the others have a turn; each may cost as much as a hundred messages."""
+
 LOW_WATERMARK: Final = 256 * 1024
 """More than this waiting for a member, and it is behind."""
 

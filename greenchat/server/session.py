@@ -2,13 +2,14 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Final
 
 import gevent
 from gevent import socket
 
 from greenchat.errors import Code, GreenchatError, ProtocolError
 from greenchat.net import chunks, plain_host
-from greenchat.protocol.limits import HELLO_SECONDS, RECEIVE_SIZE
+from greenchat.protocol.limits import HELLO_SECONDS, RECEIVE_SIZE, RECORDS_PER_TURN
 from greenchat.protocol.records import Get, Have, Hello, Record, Refuse, Relay, encode
 from greenchat.protocol.wire import Event, Failure, Guest, ServerWire, Text
 from greenchat.server.directory import Directory
@@ -17,6 +18,9 @@ from greenchat.server.room import Room
 from greenchat.server.tickets import Party, TicketOffice
 
 __all__ = ["House", "Session"]
+
+_NEXT_TURN: Final = 0.001
+"""Seconds: a sleep of 0 would not let the loop look at the others' sockets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +109,12 @@ class Session:
         self._house.room.join(self)
 
     def _converse(self, events: Generator[Event]) -> None:
+        records = 0
         for event in events:
             if not self._outbox.finished:
                 self._handle(event)
+            if isinstance(event, Record) and (records := records + 1) % RECORDS_PER_TURN == 0:
+                gevent.sleep(_NEXT_TURN)
 
     def _handle(self, event: Event) -> None:
         match event:

@@ -132,6 +132,8 @@ class TicketOffice:
 
     def _make_room(self, requester: Party) -> None:
         """Forget the oldest ticket that lies unused, if there are too many."""
+        if len(self._of[requester]) < MAX_REQUESTS:
+            return
         mine = [transfer for transfer in self._of[requester] if transfer.requester is requester]
         if len(mine) < MAX_REQUESTS:
             return
