@@ -71,7 +71,7 @@ class ChatClient:
         self._inbox = Inbox()
         # Digests come in small pieces, and must not wait until a large file is on the disk.
         self._disk, self._digests = ThreadPool(DISK_THREADS), ThreadPool(DIGEST_THREADS)
-        self._downloads = Downloads(self._disk, self._tell, server=self._server, route=route)
+        self._downloads = Downloads(self._disk, self._tell, server=self._server, route=Route(route))
         self._session: Session | None = None
         self._resources = contextlib.ExitStack()
         self._closing = False

@@ -166,6 +166,18 @@ def test_each_message_comes_once_however_it_is_asked_for(people: People) -> None
     assert next(ann.messages()).text == "four"
 
 
+def test_route_that_is_none_is_an_error_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="pigeon"):
+        ChatClient("ann", 1, share=tmp_path, route="pigeon")  # type: ignore[arg-type]  # as a careless program may
+
+
+def test_fetching_after_closing_is_an_error_at_once(people: People) -> None:
+    ann = people.client("ann")
+    ann.close()
+    with pytest.raises(ServerGone):
+        ann.fetch("bob", "file")
+
+
 def test_client_starts_once(people: People) -> None:
     ann = people.client("ann")
     with pytest.raises(RuntimeError, match="starts once"):

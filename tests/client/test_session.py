@@ -1,3 +1,4 @@
+import contextlib
 from collections.abc import Iterator
 
 import gevent
@@ -196,3 +197,14 @@ def test_closing_ends_the_connection(stub: Stub) -> None:
     server: Wire = stub.accept()
     one.close()
     assert server.rest() == b""
+
+
+def test_the_deadline_is_for_all_addresses_of_a_host_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    def try_each(_address: tuple[str, int]) -> None:
+        for _ in range(3):  # as the real one goes on after an OSError of one address
+            with contextlib.suppress(OSError):
+                gevent.sleep(60)
+
+    monkeypatch.setattr(socket, "create_connection", try_each)
+    with pytest.raises(ConnectError, match="it did not answer in time"):
+        connect("192.0.2.1", 6001, 0.01)

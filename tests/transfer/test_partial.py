@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -606,3 +607,15 @@ def test_refusals_are_no_leak(tmp_path: Path, fails: Fails) -> None:
         with fails(Code.DISK):
             Partial(tmp_path / "gone", "a")
     assert _open_descriptors() == before
+
+
+def test_a_directory_that_another_program_keeps_locked_is_an_error(
+    tmp_path: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("greenchat.transfer.partial.LOCK_SECONDS", 0.01)
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with Partial(tmp_path, "a") as partial, fails(Code.DISK):
+        partial.publish()
+    os.close(other)
+    assert not _names(tmp_path)
