@@ -229,6 +229,12 @@ def test_a_hundred_programs_chat_and_swap_files(running: Server, stack: ExitStac
         assert f"{name}: " not in client.out.text
 
 
+def _wait_for_bytes(home: Path) -> None:
+    """Until a download into *home* has begun to arrive."""
+    while not any(part.stat().st_size for part in home.glob(".greenchat-*")):
+        gevent.sleep(0.001)
+
+
 def test_when_the_server_is_killed_the_clients_end(running: Server, client1: Client) -> None:
     running.signal(signal.SIGKILL)
     assert client1.status() == 1
@@ -247,8 +253,7 @@ def test_a_client_killed_in_mid_transfer_is_nobody_elses_trouble(
         client.type(name)
         client.wait_for_menu()
     victim.type("f", "client1", "big.bin")
-    while not any(part.stat().st_size for part in (tmp_path / "victim").glob(".greenchat-*")):
-        gevent.sleep(0.001)
+    _wait_for_bytes(tmp_path / "victim")
     victim.signal(signal.SIGKILL)
     client1.err.wait_for("could not send big.bin to victim: the connection was lost in the middle of the file")
     assert not (tmp_path / "victim" / "big.bin").exists()
@@ -265,8 +270,7 @@ def test_leaving_does_not_wait_for_downloads_and_they_leave_no_trace(
     home = tmp_path / "ann"
     ann = stack.enter_context(Client(running.port, home))
     ann.type("ann", "f", "client1", "big.bin")
-    while not any(part.stat().st_size for part in home.glob(".greenchat-*")):
-        gevent.sleep(0.001)
+    _wait_for_bytes(home)
     ann.type("x")
     assert ann.status() == 0
     assert ann.err.text == ""
@@ -651,8 +655,7 @@ def test_row_33_closing_the_terminal_leaves_no_half_received_file(
     home = tmp_path / "ann"
     ann = stack.enter_context(Client(running.port, home, "--name", "ann"))
     ann.type("f", "client1", "big.bin")
-    while not any(part.stat().st_size for part in home.glob(".greenchat-*")):
-        gevent.sleep(0.001)
+    _wait_for_bytes(home)
     ann.signal(signal.SIGHUP)
     assert ann.status() == 128 + signal.SIGHUP
     assert list(home.iterdir()) == []

@@ -98,7 +98,7 @@ class Output:
         self._progress = Event()
         self._writer: gevent.Greenlet[..., None] | None = None
 
-    def write(self, fd: int, line: str, limit: int = MAX_UNWRITTEN) -> None:
+    def write(self, fd: int, line: str, limit: float = MAX_UNWRITTEN) -> None:
         """Write *line* to *fd*; waits only while more than *limit* bytes are waiting already."""
         data = f"{line}\n".encode(errors="replace")
         self._pending.append((fd, data))

@@ -4,6 +4,7 @@ Standard output has the menu and the messages, and nothing else ever; all else i
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Final, cast
 
@@ -55,7 +56,7 @@ class Program:
             self._printer.join(timeout=GOODBYE_SECONDS)  # what has been received is written
         self._greenlets.kill()
         if status == 0:
-            self.show(GOODBYE)
+            self._out.write(STDOUT, GOODBYE, math.inf)  # a stuck output must not hold up the end
         self._out.flush(GOODBYE_SECONDS)
         if self._broken:
             status = 1
@@ -174,8 +175,8 @@ class Program:
 
     def _fail(self, error: GreenchatError) -> None:
         if not self._status.ready():
+            self.end(1)  # first, because a stuck terminal would hold up the hint
             self.hint(str(error))
-            self.end(1)
 
 
 def _received(file: str, received: Received) -> str:
