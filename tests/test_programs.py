@@ -611,17 +611,19 @@ def test_the_loss_of_the_server_is_told_though_standard_output_is_stuck(
 def test_what_was_received_is_written_before_leaving(
     running: Server, client1: Client, stack: ExitStack, tmp_path: Path
 ) -> None:
+    bob = stack.enter_context(Client(running.port, tmp_path / "bob", "--name", "bob"))
     reading, writing = os.pipe()
     ann = stack.enter_context(Client(running.port, tmp_path / "ann", "--name", "ann", stdout=writing))
     os.close(writing)
+    bob.type("m", "ready")
+    client1.out.wait_for("bob: ready\n")
     ann.type("m", "ready")
     client1.out.wait_for("ann: ready\n")
     said = [f"{n} " + "x" * 2000 for n in range(100)]
     client1.type(*(line for text in said for line in ("m", text)))
-    for _ in said:
-        client1.wait_for_menu()
-    ann.type("m", "done")
-    client1.out.wait_for("ann: done\n")
+    bob.out.wait_for(said[-1])  # so the server has sent it to all
+    ann.type("f", "nobody", "it")
+    ann.err.wait_for("could not get it")  # an answer on the same connection: what came before has been received
     ann.type("x")
     out = Stream(reading)
     assert ann.status() == 0
