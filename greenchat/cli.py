@@ -5,6 +5,7 @@ Status 0 is success, 1 an error told on standard error, 2 wrong usage, 128 and t
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from greenchat.client import ChatClient, Route, Served
 from greenchat.client.program import Program
 from greenchat.errors import ListenError
 from greenchat.net import is_loopback, raise_descriptor_limit
-from greenchat.protocol.limits import MAX_PORT, MIN_PORT
+from greenchat.protocol.limits import DOWNLOADS, MAX_DOWNLOADS, MAX_PORT, MIN_PORT, MIN_RATE
 from greenchat.server import ChatServer
 
 __all__ = ["client", "main", "server"]
@@ -46,7 +47,13 @@ def server(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
     _fill_standard_descriptors()
     raise_descriptor_limit()
     chat = ChatServer(options.port, host=options.host)
-    _on_signals(lambda _number: gevent.spawn(chat.stop), signal.SIGINT, signal.SIGTERM)
+
+    def end(_number: int) -> None:
+        if chat.relaying:
+            _tell(f"waiting for {chat.relaying} relayed files to be done; a second signal ends them")
+        gevent.spawn(chat.stop)
+
+    _on_signals(end, signal.SIGINT, signal.SIGTERM)
     try:
         chat.start()
     except ListenError as error:
@@ -76,13 +83,18 @@ def client(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
     )
     parser.add_argument("--transfer", choices=[str(route) for route in Route], default="auto",
                         help="how to reach the owner of a file (%(default)s)")  # fmt: skip
+    parser.add_argument("--parallel", type=_parallel, default=DOWNLOADS, metavar="N",
+                        help="how many files to fetch at once; the rest wait in order (%(default)s)")  # fmt: skip
+    parser.add_argument("--limit-rate", type=_rate, metavar="RATE",
+                        help="bytes a second to receive, and to send, at most; K, M and G may follow")  # fmt: skip
     options = parser.parse_args(arguments)
     _fill_standard_descriptors()
 
     def connect(name: str, on_served: Callable[[Served], None]) -> ChatClient:
         return ChatClient(
             name, options.port, host=options.host, listen=options.listen,
-            share=options.share, route=Route(options.transfer), on_served=on_served,
+            share=options.share, route=Route(options.transfer), parallel=options.parallel,
+            limit_rate=options.limit_rate, on_served=on_served,
         )  # fmt: skip
 
     program = Program(options.name, connect)
@@ -104,6 +116,21 @@ def _listen_port(text: str) -> int:
             f"{text} is kept for the system: give 0 or a number from {MIN_PORT} to {MAX_PORT}"
         )
     return port
+
+
+def _parallel(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 2 and 1 <= int(text) <= MAX_DOWNLOADS:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text[:20]!r} is not from 1 to {MAX_DOWNLOADS}")
+
+
+def _rate(text: str) -> int:
+    """Bytes a second, with the suffixes that curl and rsync know: K is 1,024."""
+    match = re.fullmatch(r"([0-9]{1,12})([KMG]?)", text.upper(), re.ASCII)
+    rate = int(match[1]) * 1024 ** " KMG".index(match[2] or " ") if match else 0
+    if rate >= MIN_RATE:
+        return rate
+    raise argparse.ArgumentTypeError(f"{text[:20]!r} is no rate of at least {MIN_RATE // 1024}K: give 500K, or 2M")
 
 
 def _fill_standard_descriptors() -> None:

@@ -1,29 +1,54 @@
-"""Calls that block on the disk or on a descriptor, made on a thread."""
+"""Calls that block on the disk, a descriptor or the processor, made on a thread."""
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar, cast
 
+import gevent
 from gevent.threadpool import ThreadPool
 
-__all__ = ["call"]
+from greenchat.protocol.limits import GOODBYE_SECONDS
+
+__all__ = ["Job", "call", "end"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def call(pool: ThreadPool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What *function* returns, while other greenlets go on; what it raises is raised here.
+class Job(Generic[T]):
+    """*function*, begun on a thread of *pool*. May wait for a thread, and be killed there: then nothing is called.
 
     A pool left to itself would also print the traceback of an error that its caller handles.
     """
 
-    def outcome() -> tuple[T, None] | tuple[None, Exception]:
-        try:
-            return function(*args, **kwargs), None
-        except Exception as error:  # noqa: BLE001 - it is raised by the caller
-            return None, error
+    def __init__(self, pool: ThreadPool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> None:
+        def outcome() -> tuple[T, None] | tuple[None, Exception]:
+            try:
+                return function(*args, **kwargs), None
+            except Exception as error:  # noqa: BLE001 - it is raised by `result`
+                return None, error
 
-    result, error = pool.apply(outcome)
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]  # without an error there is a result
+        self._outcome = pool.spawn(outcome)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it has returned or raised, but no longer than *seconds*."""
+        self._outcome.wait(seconds)
+
+    def result(self) -> T:
+        """What *function* returned, while other greenlets go on; what it raised is raised here."""
+        result, error = cast("tuple[T, None] | tuple[None, Exception]", self._outcome.get())
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value]  # without an error there is a result
+
+
+def call(pool: ThreadPool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What *function* returns, or raises, on a thread of *pool*, while other greenlets go on."""
+    return Job(pool, function, *args, **kwargs).result()
+
+
+def end(pool: ThreadPool) -> None:
+    """Let the threads of *pool* end what they are doing, for `limits.GOODBYE_SECONDS` at most, and go."""
+    with gevent.Timeout(GOODBYE_SECONDS, False):  # type: ignore[arg-type]  # noqa: FBT003 - gevent: silent, and only its own
+        pool.kill()
+    if pool.size:
+        pool.maxsize = 0  # each goes when it is done

@@ -57,10 +57,16 @@ class Stream:
 
     def wait_for(self, part: str, seconds: float = PATIENCE) -> None:
         """Wait until *part* comes after what was waited for before."""
-        with gevent.Timeout(seconds, AssertionError(f"{part!r} did not come")):
-            while (at := self.text.find(part, self._seen)) < 0:
-                self._arrived.clear()
-                self._arrived.wait()
+        patience = gevent.Timeout(seconds)
+        try:
+            with patience:
+                while (at := self.text.find(part, self._seen)) < 0:
+                    self._arrived.clear()
+                    self._arrived.wait()
+        except gevent.Timeout as timeout:
+            if timeout is not patience:
+                raise
+            raise AssertionError(f"{part!r} did not come, but {self.text[-2000:]!r}") from None
         self._seen = at + len(part)
 
     def close(self) -> None:
@@ -77,10 +83,13 @@ class Program:
         home: Path | None = None,
         stdin: int | IO[bytes] = subprocess.PIPE,
         stdout: int | IO[bytes] = subprocess.PIPE,
+        without: Path | None = None,
     ) -> None:
+        """*without* is a directory of `absent` packages."""
         self.process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             cwd=home or tempfile.gettempdir(),
+            env={**os.environ, "PYTHONPATH": str(without)} if without else None,
             stdin=stdin,
             stdout=stdout,
             stderr=subprocess.PIPE,
@@ -163,13 +172,25 @@ class Client(Program):
         *arguments: str,
         stdin: int | IO[bytes] = subprocess.PIPE,
         stdout: int | IO[bytes] = subprocess.PIPE,
+        without: Path | None = None,
     ) -> None:
         home.mkdir(exist_ok=True)
         program = (TOP / "ChatClient.py", "-l", "0", "-p", str(port))
-        super().__init__(*program, *arguments, home=home, stdin=stdin, stdout=stdout)
+        super().__init__(*program, *arguments, home=home, stdin=stdin, stdout=stdout, without=without)
 
     def wait_for_menu(self) -> None:
         self.out.wait_for(MENU[-1] + "\n")
+
+    def descriptors(self) -> int:
+        """How many it has open."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+
+def absent(directory: Path, *packages: str) -> Path:
+    """*directory*, with packages in it that are as if they were not installed."""
+    for package in packages:
+        (directory / f"{package}.py").write_text("raise ImportError\n")
+    return directory
 
 
 class Terminal:

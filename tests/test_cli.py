@@ -1,8 +1,10 @@
+import argparse
 from collections.abc import Callable, Sequence
 
 import pytest
 
 from greenchat import cli
+from greenchat.protocol.limits import MAX_DOWNLOADS
 
 
 @pytest.mark.parametrize(
@@ -11,10 +13,12 @@ from greenchat import cli
         (cli.main, ["--help"], "greenchat"),
         (cli.server, ["--help"], "--host ADDR"),
         (cli.client, ["--help"], "--transfer"),
+        (cli.client, ["--help"], "--parallel N"),
+        (cli.client, ["--help"], "--limit-rate RATE"),
         (cli.main, ["server", "--help"], "usage: greenchat server"),
         (cli.main, ["client", "--help"], "usage: greenchat client"),
     ],
-    ids=["greenchat", "server", "client", "greenchat-server", "greenchat-client"],
+    ids=["greenchat", "server", "client", "parallel", "limit-rate", "greenchat-server", "greenchat-client"],
 )
 def test_help_is_on_standard_output(
     run: Callable[[Sequence[str]], int], arguments: list[str], shown: str, capsys: pytest.CaptureFixture[str]
@@ -37,6 +41,11 @@ def test_help_is_on_standard_output(
         (cli.client, ["-l", "5000", "-p", "1.5"]),
         (cli.client, ["-l", "1023", "-p", "6001"]),
         (cli.client, ["-l", "\u0665", "-p", "6001"]),
+        (cli.client, ["-l", "0", "-p", "6001", "--parallel", "0"]),
+        (cli.client, ["-l", "0", "-p", "6001", "--parallel"]),
+        (cli.client, ["-l", "0", "-p", "6001", "--limit-rate", "fast"]),
+        (cli.client, ["-l", "0", "-p", "6001", "--limit-rate", "1\n2"]),
+        (cli.client, ["-l", "0", "-p", "6001", "--share", ""]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value.__name__,
 )
@@ -50,3 +59,47 @@ def test_row_36_wrong_usage_is_one_line_and_status_2(
     assert out == ""
     assert err.count("\n") == 1
     assert err.rstrip().endswith("--help")
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("65536", 65536),
+        ("64k", 65536),
+        ("64K", 65536),
+        ("100K", 102_400),
+        ("2M", 2 * 1024**2),
+        ("2m", 2 * 1024**2),
+        ("1G", 1024**3),
+        ("1g", 1024**3),
+        ("0000065536", 65536),
+        ("999999999999G", 999_999_999_999 * 1024**3),
+    ],
+)
+def test_rate_is_as_curl_and_rsync_have_it(text: str, rate: int) -> None:
+    assert cli._rate(text) == rate
+
+
+BAD_RATES = [
+    "", "0", "1", "65535", "63K", "0M", "-1M", "+1M", "1.5M", "1e9", "1 M", " 1M", "1M ", "1MB", "1KK", "M", "1T",
+             "1B", "0x10000", "\u0661M", "1\u212a", "1M\n", "1_000_000", "9" * 13, "9" * 5000, "inf", "nan",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BAD_RATES)
+def test_rate_that_is_none_is_wrong_usage(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=r"no rate of at least 64K: give 500K, or 2M") as wrong:
+        cli._rate(text)
+    assert len(str(wrong.value)) < 100
+
+
+@pytest.mark.parametrize("number", [1, 8, MAX_DOWNLOADS])
+def test_files_at_once_are_a_number(number: int) -> None:
+    assert cli._parallel(str(number)) == number
+
+
+@pytest.mark.parametrize("text", ["", "0", "00", "-1", "17", "100", "1.0", "x", "\u0665", " 8", "8 ", "9" * 5000])
+def test_files_at_once_that_are_too_many_or_none_are_wrong_usage(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is not from 1 to 16") as wrong:
+        cli._parallel(text)
+    assert len(str(wrong.value)) < 100

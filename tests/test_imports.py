@@ -1,4 +1,6 @@
 import ast
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +33,8 @@ STRANGERS = {
     "transfer": ["server", "client", "cli"],
     "protocol": ["server", "client", "transfer", "cli"],
 }
+OPTIONAL = {"blake3": "transfer/digest.py", "rich": "client"}
+"""Packages that make something better where they are installed, each with the only place that may know it."""
 IMPURE_BUILTINS = {"__import__", "breakpoint", "eval", "exec", "input", "open", "print"}
 
 
@@ -43,6 +47,27 @@ def imports(tree: ast.AST, package: str) -> Iterator[str]:
             parts = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             source = ".".join(filter(None, [*parts, node.module]))
             yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def unguarded(tree: ast.AST, package: str) -> Iterator[str]:
+    """What *tree* imports where a failure would be an error."""
+    inside = {id(node) for guard in ast.walk(tree) for block in _forgiven(guard) for node in ast.walk(block)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in inside:
+            yield from imports(node, package)
+
+
+def _forgiven(node: ast.AST) -> list[ast.stmt]:
+    """The statements in *node* that may fail to import something."""
+    if isinstance(node, ast.Try):
+        catches = [handler.type for handler in node.handlers if handler.type]
+    elif isinstance(node, ast.With):
+        calls = [item.context_expr for item in node.items if isinstance(item.context_expr, ast.Call)]
+        catches = [argument for call in calls for argument in call.args]
+    else:
+        return []
+    names = {ast.unparse(name) for each in catches for name in getattr(each, "elts", [each])}
+    return node.body if names & {"ImportError", "ModuleNotFoundError"} else []
 
 
 def within(name: str, *packages: str) -> bool:
@@ -110,7 +135,52 @@ def test_protocol_calls_no_builtin_that_reaches_outside() -> None:
 
 def test_package_needs_gevent_and_nothing_else() -> None:
     allowed = (*sys.stdlib_module_names, "gevent", "greenchat")
-    assert {found for found in imported("") if not within(found[1], *allowed)} == set()
+    strangers = {found for found in imported("") if not within(found[1], *allowed)}
+    assert {found for found in strangers if not _is_optional(*found)} == set()
+
+
+def _is_optional(module: str, name: str) -> bool:
+    return any(within(name, extra) and Path(module).is_relative_to(place) for extra, place in OPTIONAL.items())
+
+
+@pytest.mark.parametrize(
+    ("source", "guarded"),
+    [
+        ("import blake3", False),
+        ("from blake3 import blake3", False),
+        ("def f():\n    import blake3", False),
+        ("with contextlib.suppress(OSError):\n    import blake3", False),
+        ("try:\n    import blake3\nfinally:\n    pass", False),
+        ("try:\n    import blake3\nexcept OSError:\n    pass", False),
+        ("try:\n    pass\nexcept ImportError:\n    import blake3", False),
+        ("with contextlib.suppress(ImportError):\n    import os", True),
+        ("with contextlib.suppress(ImportError):\n    from blake3 import blake3", True),
+        ("try:\n    import blake3\nexcept ImportError:\n    pass", True),
+        ("try:\n    from blake3 import blake3\nexcept (ImportError, OSError):\n    pass", True),
+        ("try:\n    import blake3\nexcept ModuleNotFoundError:\n    pass", True),
+    ],
+)
+def test_guards_are_found(source: str, guarded: bool) -> None:  # noqa: FBT001 - what it is to be
+    assert ({*unguarded(ast.parse(source), "greenchat")} & {"blake3", "blake3.blake3"} == set()) is guarded
+
+
+def test_optional_packages_are_imported_only_where_their_absence_is_no_error() -> None:
+    naked = {
+        (str(path.relative_to(HOME)), name)
+        for path, tree in trees("").items()
+        for name in unguarded(tree, package_of(path))
+        if within(name, *OPTIONAL)
+    }
+    assert naked == set()
+
+
+@pytest.mark.parametrize("extra", OPTIONAL)
+def test_package_is_imported_without_its_optional_packages(extra: str, tmp_path: Path) -> None:
+    (tmp_path / f"{extra}.py").write_text("raise ImportError")
+    modules = [".".join(path.relative_to(HOME.parent).with_suffix("").parts) for path in trees("")]
+    source = "".join(f"import {module}\n" for module in modules if not module.endswith("__main__"))
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(HOME.parent)])}
+    subprocess.run([sys.executable, "-W", "error", "-c", source], env=environment, check=True)
 
 
 @pytest.mark.parametrize("place", STRANGERS)

@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import gevent
 import pytest
 from gevent import subprocess
-from programs import GOODBYE, MENU, TOP, Client, Program, Server, Stream, terminal
+from programs import GOODBYE, MENU, TOP, Client, Program, Server, Stream, absent, terminal
 
 from greenchat.net import listen
 
@@ -520,6 +521,8 @@ def test_row_35_an_unread_output_does_not_stop_files(
         (["ChatClient.py", "-l", "0", "-p", "{other}"], 1, "what answers there is not a greenchat server"),
         (["ChatClient.py", "-l", "0", "-p", "{taken}", "--share", "/nonexistent"], 1, "cannot share /nonexistent"),
         (["ChatClient.py", "-l", "0", "-p", "{taken}", "--transfer", "pigeon"], 2, "pigeon"),
+        (["ChatClient.py", "-l", "0", "-p", "{taken}", "--parallel", "17"], 2, "'17' is not from 1 to 16"),
+        (["ChatClient.py", "-l", "0", "-p", "{taken}", "--limit-rate", "1K"], 2, "'1K' is no rate of at least 64K"),
         (["ChatClient.py", "-l", "0", "-p", "{taken}", "--host", "no.such.host.invalid"], 1, "no such host"),
         (["-m", "greenchat", "serve"], 2, "invalid choice: 'serve'"),
     ],
@@ -649,18 +652,196 @@ def test_row_33_a_server_ends_well_as_soon_as_it_says_that_it_listens(number: si
             assert len(server.err.lines) == 1
 
 
-def test_row_33_closing_the_terminal_leaves_no_half_received_file(
+class Fetching:
+    """client1 has a file of some seconds, and ann has got a part of it."""
+
+    def __init__(self, running: Server, stack: ExitStack, tmp_path: Path, *arguments: str) -> None:
+        self.content = random.randbytes(1_000_000) * 4
+        (tmp_path / "client1" / "big.bin").write_bytes(self.content)
+        self.home = tmp_path / "ann"
+        self._port, self._stack = running.port, stack
+        self.ann = self.run("--limit-rate", "1M", *arguments)
+        self.ann.type("f", "client1", "big.bin")
+        self.wait_for(100_000)
+
+    def run(self, *arguments: str) -> Client:
+        return self._stack.enter_context(Client(self._port, self.home, "--name", "ann", *arguments))
+
+    def wait_for(self, size: int) -> None:
+        while self.came() < size:
+            gevent.sleep(0.001)
+
+    def came(self) -> int:
+        return sum(part.stat().st_size for part in self.home.glob(".greenchat-*"))
+
+    def resumes(self, earlier: int) -> None:
+        """In another run of the client, which says so."""
+        assert [path.suffix for path in self.home.iterdir()] == [".part"]
+        ann = self.run()
+        ann.type("f", "client1", "big.bin", "m", "")
+        told = f"received big.bin from client1 ({len(self.content):,} bytes, {earlier:,} of them earlier)\n"
+        ann.err.wait_for(told)
+        assert [path.name for path in self.home.iterdir()] == ["big.bin"]
+        assert (self.home / "big.bin").read_bytes() == self.content
+
+
+@pytest.mark.parametrize("mode", ["direct", "relay"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_row_33_what_a_signal_interrupts_the_next_run_resumes(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path, number: signal.Signals, mode: str
+) -> None:
+    fetching = Fetching(running, stack, tmp_path, "--transfer", mode)
+    fetching.ann.signal(number)
+    assert fetching.ann.status() == (-number if number == signal.SIGKILL else 128 + number)
+    assert fetching.ann.err.text == ""
+    fetching.resumes(fetching.came())
+
+
+def test_row_33_what_the_loss_of_the_server_interrupts_the_next_run_resumes(
     running: Server, client1: Client, stack: ExitStack, tmp_path: Path
 ) -> None:
-    with (tmp_path / "client1" / "big.bin").open("wb") as file:
-        file.truncate(3_000_000_000)
-    home = tmp_path / "ann"
-    ann = stack.enter_context(Client(running.port, home, "--name", "ann"))
+    fetching = Fetching(running, stack, tmp_path)
+    running.signal(signal.SIGKILL)
+    assert fetching.ann.status() == 1
+    assert fetching.ann.err.lines == ["the server is gone: the connection was lost"]
+    assert client1.status() == 1
+    another = stack.enter_context(Server())
+    owner = stack.enter_context(Client(another.port, tmp_path / "client1", "--name", "client1"))
+    owner.wait_for_menu()
+    fetching._port = another.port
+    fetching.resumes(fetching.came())
+
+
+def test_row_33_what_the_end_of_the_owner_interrupts_is_resumed_when_asked_for_again(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path
+) -> None:
+    fetching = Fetching(running, stack, tmp_path)
+    client1.signal(signal.SIGKILL)
+    fetching.ann.err.wait_for("could not get big.bin from client1: no user of that name is here\n")
+    size = fetching.came()
+    owner = stack.enter_context(Client(running.port, tmp_path / "client1", "--name", "client1"))
+    owner.wait_for_menu()
+    fetching.ann.type("f", "client1", "big.bin")
+    fetching.ann.err.wait_for(f"{size:,} of them earlier")
+    assert (fetching.home / "big.bin").read_bytes() == fetching.content
+
+
+def test_row_33_a_server_that_is_told_to_end_waits_for_what_it_relays(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path
+) -> None:
+    fetching = Fetching(running, stack, tmp_path, "--transfer", "relay")
+    running.signal(signal.SIGTERM)
+    running.err.wait_for("waiting for 1 relayed files to be done; a second signal ends them\n")
+    fetching.ann.err.wait_for("received big.bin from client1 (4,000,000 bytes)\n")
+    assert running.status() == 0
+    assert fetching.ann.status() == 1
+    assert (fetching.home / "big.bin").read_bytes() == fetching.content
+
+
+def test_row_33_a_second_signal_ends_what_a_server_relays(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path
+) -> None:
+    fetching = Fetching(running, stack, tmp_path, "--transfer", "relay")
+    running.signal(signal.SIGTERM)
+    running.err.wait_for("a second signal ends them\n")
+    running.signal(signal.SIGTERM)
+    assert running.status() == 128 + signal.SIGTERM
+    assert fetching.ann.status() == 1
+    assert [path.suffix for path in fetching.home.iterdir()] == [".part"]
+
+
+@pytest.mark.parametrize("mode", ["direct", "relay"])
+def test_leaving_gives_up_what_is_half_received(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path, mode: str
+) -> None:
+    fetching = Fetching(running, stack, tmp_path, "--transfer", mode)
+    fetching.ann.type("x")
+    assert fetching.ann.status() == 0
+    assert fetching.ann.err.text == ""
+    assert list(fetching.home.iterdir()) == []
+
+
+def test_leaving_gives_up_all_that_shares_a_limited_rate(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path
+) -> None:
+    fetching = Fetching(running, stack, tmp_path, "--limit-rate", "64K", "--parallel", "16")
+    for number in range(15):
+        os.link(tmp_path / "client1" / "big.bin", tmp_path / "client1" / f"big{number}.bin")
+        fetching.ann.type("f", "client1", f"big{number}.bin")
+    while sum(part.stat().st_size > 0 for part in fetching.home.iterdir()) < 16:
+        gevent.sleep(0.01)
+    fetching.ann.type("x")
+    assert fetching.ann.status() == 0
+    assert list(fetching.home.iterdir()) == []
+
+
+def test_files_move_one_at_a_time_and_in_order_if_told_to(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path
+) -> None:
+    for number, size in enumerate((3_000_000, 10, 2_000_000, 0)):
+        (tmp_path / "client1" / f"file{number}").write_bytes(random.randbytes(size))
+    ann = stack.enter_context(Client(running.port, tmp_path / "ann", "--name", "ann", "--parallel", "1"))
+    ann.type(*(line for number in range(4) for line in ("f", "client1", f"file{number}")))
+    ann.err.wait_for("file3")
+    assert [line.split()[1] for line in ann.err.lines] == [f"file{number}" for number in range(4)]
+    for number in range(4):
+        name = f"file{number}"
+        assert (tmp_path / "ann" / name).read_bytes() == (tmp_path / "client1" / name).read_bytes()
+
+
+@pytest.mark.parametrize("limited", ["requester", "owner"])
+@pytest.mark.parametrize("mode", ["direct", "relay"])
+def test_the_rate_is_limited(running: Server, stack: ExitStack, tmp_path: Path, limited: str, mode: str) -> None:
+    clients = [
+        stack.enter_context(
+            Client(running.port, tmp_path / name, "--name", name, "--transfer", mode,
+                   *(["--limit-rate", "2M"] if name == limited else []))
+        )
+        for name in ("requester", "owner")
+    ]  # fmt: skip
+    clients[1].wait_for_menu()
+    content = random.randbytes(4 * 1024 * 1024)
+    (tmp_path / "owner" / "file").write_bytes(content)
+    began = time.monotonic()
+    clients[0].type("f", "owner", "file")
+    clients[0].err.wait_for("received file")
+    assert time.monotonic() - began > 1.5  # two seconds' worth, but for what a pipe holds
+    assert (tmp_path / "requester" / "file").read_bytes() == content
+
+
+@pytest.mark.parametrize("lacks", [(), ("requester",), ("owner",), ("owner", "requester")], ids=" and ".join)
+def test_files_arrive_with_either_digest(
+    running: Server, stack: ExitStack, tmp_path: Path, lacks: tuple[str, ...]
+) -> None:
+    (tmp_path / "absent").mkdir()
+    without = absent(tmp_path / "absent", "blake3")
+    owner, requester = (
+        stack.enter_context(
+            Client(running.port, tmp_path / name, "--name", name, without=without if name in lacks else None)
+        )
+        for name in ("owner", "requester")
+    )
+    owner.wait_for_menu()
+    (tmp_path / "owner" / "file").write_bytes(FISH)
+    requester.type("f", "owner", "file")
+    requester.err.wait_for(f"received file from owner ({len(FISH):,} bytes)\n")
+    owner.err.wait_for("sent file to requester")
+    assert (tmp_path / "requester" / "file").read_bytes() == FISH
+
+
+def test_part_that_came_with_one_digest_is_resumed_with_another(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path
+) -> None:
+    fetching = Fetching(running, stack, tmp_path)
+    fetching.ann.signal(signal.SIGKILL)
+    fetching.ann.status()
+    (tmp_path / "absent").mkdir()
+    without = absent(tmp_path / "absent", "blake3")
+    ann = stack.enter_context(Client(running.port, fetching.home, "--name", "ann", without=without))
+    size = fetching.came()
     ann.type("f", "client1", "big.bin")
-    _wait_for_bytes(home)
-    ann.signal(signal.SIGHUP)
-    assert ann.status() == 128 + signal.SIGHUP
-    assert list(home.iterdir()) == []
+    ann.err.wait_for(f"{size:,} of them earlier")
+    assert (fetching.home / "big.bin").read_bytes() == fetching.content
 
 
 def test_an_empty_share_is_wrong_usage(running: Server, stack: ExitStack, tmp_path: Path) -> None:

@@ -8,22 +8,29 @@ from typing import NamedTuple, Self
 
 import gevent
 from gevent.event import AsyncResult
-from gevent.threadpool import ThreadPool
 
-from greenchat.client.downloads import Downloads, Received, Route
+from greenchat.client.downloads import Downloads, Received
 from greenchat.client.inbox import Inbox
+from greenchat.client.routes import Route, Routes
 from greenchat.client.session import Session
 from greenchat.client.uploads import Served, Uploads
 from greenchat.errors import Code, GreenchatError, ServerGone, known, sentence
 from greenchat.net import LOOPBACK, is_loopback
-from greenchat.protocol.limits import DIGEST_THREADS, DISK_THREADS, GOODBYE_SECONDS
+from greenchat.protocol.limits import DOWNLOADS, GOODBYE_SECONDS, MAX_DOWNLOADS, MIN_RATE
 from greenchat.protocol.names import user_name
 from greenchat.protocol.records import Dial, Error, Fail, Record, Take, Want, encode
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import Event, Failure, Text, message_line
+from greenchat.threads import end
+from greenchat.transfer.destination import Destination
+from greenchat.transfer.moving import Traffic
 from greenchat.transfer.share import Share
 
 __all__ = ["ChatClient", "Message"]
+
+
+def _ignore(*_told: object) -> None:
+    pass
 
 
 class Message(NamedTuple):
@@ -40,7 +47,9 @@ class ChatClient:
     """One user in a chat room, who may fetch files from the others and serves those in the directory *share*.
 
     *listen* is the port for file requests (0: any that is free), *into* where fetched files go, *route* how
-    their owners are reached, and *on_served* is called after each file that somebody fetched from here.
+    their owners are reached, *parallel* how many files are fetched at once (up to `limits.MAX_DOWNLOADS`; the rest
+    wait), and *limit_rate* how many bytes a second all together may be received, and as many sent (from
+    `limits.MIN_RATE`; None: any number). *on_served* is called after each file that somebody fetched from here.
     A context manager connects and closes:
 
         with ChatClient("ann", port=6001) as ann:
@@ -60,18 +69,25 @@ class ChatClient:
         share: Path | str = ".",
         into: Path | str = ".",
         route: Route = Route.AUTO,
-        on_served: Callable[[Served], object] | None = None,
+        parallel: int = DOWNLOADS,
+        limit_rate: int | None = None,
+        on_served: Callable[[Served], object] = _ignore,
     ) -> None:
+        if not 1 <= parallel <= MAX_DOWNLOADS:
+            raise ValueError(f"from 1 to {MAX_DOWNLOADS} files can be fetched at once")
+        if limit_rate is not None and limit_rate < MIN_RATE:
+            raise ValueError(f"the rate can be limited to {MIN_RATE} bytes a second or more")
         self.name = name
         self.listen = listen
+        self.moving = Traffic(limit_rate)
+        """What is being fetched and served at this moment, oldest first."""
         self._server = (host, port)
         self._share_directory = Path(share)
         self._into = Path(into)
-        self._on_served = on_served or (lambda _served: None)
+        self._on_served = on_served
         self._inbox = Inbox()
-        # Digests come in small pieces, and must not wait until a large file is on the disk.
-        self._disk, self._digests = ThreadPool(DISK_THREADS), ThreadPool(DIGEST_THREADS)
-        self._downloads = Downloads(self._disk, self._tell, server=self._server, route=Route(route))
+        routes = Routes(self._server, Route(route))
+        self._downloads = Downloads(self._tell, routes, self.moving, slots=parallel)
         self._session: Session | None = None
         self._resources = contextlib.ExitStack()
         self._closing = False
@@ -89,9 +105,11 @@ class ChatClient:
         with contextlib.ExitStack() as undo:
             share = Share(self._share_directory)
             undo.callback(share.close)
+            self._destination = Destination(self._into)
+            undo.callback(self._destination.close)
             session = self._session = Session(*self._server)
             undo.callback(session.close)
-            self._uploads = Uploads(share, self._digests, self._tell, self._on_served, server=self._server)
+            self._uploads = Uploads(share, self._tell, self._on_served, self.moving, server=self._server)
             undo.callback(self._uploads.close)
             # Where the server sees us, and nowhere else.
             here = session.local_host
@@ -130,20 +148,27 @@ class ChatClient:
         Any number of greenlets may do so at once. Raises `BadName`, `ConnectError`, `ProtocolError`, `ServerGone` or
         `TransferError`.
         """
-        return self._downloads.fetch(owner, file, self._into if into is None else Path(into))
+        if self._session is None:
+            raise _not_connected()
+        if into is None:
+            return self._downloads.fetch(owner, file, self._destination)
+        with contextlib.closing(Destination(Path(into))) as destination:
+            return self._downloads.fetch(owner, file, destination)
 
-    def close(self) -> None:
-        """Let what was sent arrive, end all transfers, and leave. May be called again, and before `start`."""
+    def close(self, *, keep: bool = True) -> None:
+        """Let what was sent arrive, end all transfers, and leave. May be called again, and before `start`.
+
+        What has come of unfinished files stays, hidden, to be resumed, unless *keep* says otherwise.
+        """
         self._closing = True
         self._inbox.close()
-        self._downloads.close()
+        self.moving.close()
+        self._downloads.close(keep=keep)
         with self._resources:  # they end also if this greenlet is killed while it waits
             if self._session is not None:
                 self._session.finish()
                 self._ended.wait(GOODBYE_SECONDS)
-        for pool in (self._disk, self._digests):
-            with contextlib.suppress(gevent.Timeout), gevent.Timeout(GOODBYE_SECONDS):
-                pool.kill()  # waits for what its threads are doing
+        end(self._downloads.pool)
 
     def __enter__(self) -> Self:
         self.start()
@@ -159,7 +184,7 @@ class ChatClient:
 
     def _send(self, line: bytes) -> None:
         if self._session is None:
-            raise ServerGone(Code.SERVER_GONE, "not connected: start the client first")
+            raise _not_connected()
         self._session.send(line)
 
     def _receive(self, session: Session) -> None:
@@ -173,7 +198,7 @@ class ChatClient:
         except GreenchatError as error:
             gone = ServerGone(error.code, f"the server broke the protocol: {error}")
         self._inbox.close(gone)
-        self._downloads.close()
+        self._downloads.close(keep=True)
         if self._closing:
             self._ended.set(None)
         else:
@@ -193,6 +218,10 @@ class ChatClient:
                 raise ServerGone(code, f"the server closed the connection: {_reason(code, text)}")
             case Failure(code, text):
                 raise ServerGone(code, f"the server broke the protocol: {text}")
+
+
+def _not_connected() -> ServerGone:
+    return ServerGone(Code.SERVER_GONE, "not connected: start the client first")
 
 
 def _reason(code: str, text: str) -> str:

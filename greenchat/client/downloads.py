@@ -1,51 +1,45 @@
-"""Fetching files: asking for one, reaching its owner one way or the other, and keeping what arrives whole."""
+"""Fetching files: asking for one, keeping what arrives, and trying again until it is whole."""
 
 import contextlib
-import enum
-import functools
 import itertools
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 import gevent
-from gevent.event import AsyncResult
+from gevent.event import AsyncResult, Event
 from gevent.lock import BoundedSemaphore
 from gevent.threadpool import ThreadPool
 
-from greenchat.client.session import connect
+from greenchat.client.routes import Routes
 from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, ServerGone, TransferError
-from greenchat.net import is_address
-from greenchat.protocol.limits import (
-    ANSWER_SECONDS,
-    CONNECT_SECONDS,
-    DIRECT_SECONDS,
-    MAX_DOWNLOADS,
-    MAX_PORT,
-    MEET_SECONDS,
-    MIN_PORT,
-)
-from greenchat.protocol.names import file_name
+from greenchat.protocol.limits import ANSWER_SECONDS, RETRY_DELAYS, TICKET_SECONDS
+from greenchat.protocol.names import file_name, name_key
 from greenchat.protocol.records import Fail, File, Get, Got, Pull, Record, Take
 from greenchat.threads import call
 from greenchat.transfer.channel import Channel
-from greenchat.transfer.digest import ALGORITHM
-from greenchat.transfer.partial import Partial, Published
+from greenchat.transfer.destination import Destination
+from greenchat.transfer.digest import choose
+from greenchat.transfer.moving import Moving, Traffic
+from greenchat.transfer.partial import Partial
+from greenchat.transfer.publish import Published
 
-__all__ = ["Downloads", "Received", "Route"]
+__all__ = ["Downloads", "Received"]
 
-_WRONG_ROUTE = frozenset({Code.INTERRUPTED, Code.STALLED, Code.BAD_TICKET})
-"""What a route that leads to somebody else, or nowhere, may answer: the other one may still lead to the owner."""
-
-
-class Route(enum.StrEnum):
-    """How to reach the owner of a file."""
-
-    AUTO = "auto"
-    """Directly, or through the server's relay if that does not answer."""
-    DIRECT = "direct"
-    RELAY = "relay"
+_PASSING: Final = frozenset(
+    {
+        Code.INTERRUPTED,
+        Code.STALLED,
+        Code.UNREACHABLE,
+        Code.BAD_TICKET,
+        Code.OWNER_SILENT,
+        Code.RELAY_BUSY,
+        Code.TOO_MANY,
+    }
+)
+"""What may be better the next time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,62 +53,131 @@ class Received:
     """Where what had that name before is kept."""
     unchanged: bool
     """The same file was there already, and was left alone."""
+    resumed: int = 0
+    """Bytes that had come before the connection was lost for the last time, and were not sent again."""
 
 
 class Downloads:
-    """The requests of one client, `limits.MAX_DOWNLOADS` at a time; the rest wait in order."""
+    """The requests of one client, *slots* at a time; the rest wait in order."""
 
     def __init__(
-        self, pool: ThreadPool, tell: Callable[[Record], None], *, server: tuple[str, int], route: Route
+        self,
+        tell: Callable[[Record], None],
+        routes: Routes,
+        traffic: Traffic,
+        *,
+        slots: int,
     ) -> None:
-        self._pool = pool
         self._tell = tell
-        self._server = server
-        self._route = route
+        self._routes = routes
+        self._traffic = traffic
+        self.pool = ThreadPool(slots)
+        """A thread for each file that moves, which receives, digests, writes and publishes it."""
+        self._slots = BoundedSemaphore(slots)
         self._ids = itertools.count()
         self._asked: dict[int, AsyncResult[Take | Fail]] = {}
-        self._slots = BoundedSemaphore(MAX_DOWNLOADS)
-        self._channels: set[Channel] = set()
+        self._fetching: dict[object, AsyncResult[Received]] = {}
+        self._partials: set[Partial] = set()
         self._closed: ServerGone | None = None
+        self._closing = Event()
 
-    def fetch(self, owner: str, file: str, into: Path) -> Received:
-        """Wait until *owner*'s *file* is in the directory *into*.
+    def fetch(self, owner: str, file: str, into: Destination) -> Received:
+        """Wait until *owner*'s *file* is in the directory *into*; who asks for what is coming already waits for that.
 
         The request leaves at once; the file moves when there is a slot for it. Raises `BadName`, `ConnectError`,
         `ProtocolError`, `ServerGone` or `TransferError`.
         """
         name = file_name(file)
-        take = self._ask(owner, name)
-        with self._slots:
-            try:
-                return self._fetch(take, owner, name, into)
-            except TransferError as error:
-                if error.code is not Code.BAD_TICKET:
-                    raise
-            # It waited for a slot so long that its ticket expired.
-            return self._fetch(self._ask(owner, name), owner, name, into)
-
-    def _fetch(self, take: Take, owner: str, name: str, into: Path) -> Received:
-        channel, announced = self._reach(take)
+        key = (name_key(owner), name, into.identity)
+        while (coming := self._fetching.get(key)) is not None:
+            with contextlib.suppress(_Abandoned):
+                return cast(Received, coming.get())
+        coming = self._fetching[key] = AsyncResult()
         try:
-            published = self._receive(channel, announced, into, name)
+            coming.set(self._fetch(owner, name, into))
+        except GreenchatError as error:
+            coming.set_exception(error)
         finally:
-            self._hang_up(channel)
-        backup = into / published.backup if published.backup else None
-        return Received(owner, into / name, announced.size, backup, published.unchanged)
+            del self._fetching[key]
+            if not coming.ready():
+                coming.set_exception(_Abandoned(Code.INTERRUPTED))  # killed: another who waits takes over
+        return cast(Received, coming.get())
 
     def answer(self, answer: Take | Fail) -> None:
         """The server's answer to a request."""
         if asked := self._asked.get(answer.id):
             asked.set(answer)
 
-    def close(self) -> None:
-        """End every request and every transfer; their greenlets are told, and so is whoever asks later."""
-        self._closed = ServerGone(Code.SERVER_GONE, "the connection to the server was closed")
+    def close(self, *, keep: bool) -> None:
+        """End every request and every transfer; their greenlets are told, and so is whoever asks later.
+
+        What has come of files stays, for another try, if it is to be *kept*.
+        """
+        for partial in self._partials:
+            partial.resumable &= keep
+        self._closed = self._closed or ServerGone(Code.SERVER_GONE, "the connection to the server was closed")
         for asked in self._asked.values():
             asked.set_exception(self._closed)
-        for channel in self._channels:
-            channel.abort()
+        self._routes.close()
+        self._closing.set()
+
+    def _fetch(self, owner: str, name: str, into: Destination) -> Received:
+        asked, take = time.monotonic(), self._ask(owner, name)
+        with self._slots:
+            call(self.pool, into.tidy)
+            partial = into.partial(name_key(owner), name)
+            self._partials.add(partial)
+            try:
+                fresh = time.monotonic() - asked < TICKET_SECONDS / 2  # it may have waited long for a slot
+                return self._retry(owner, partial, take if fresh else None, into)
+            finally:
+                self._partials.discard(partial)
+                partial.close()
+
+    def _retry(self, owner: str, partial: Partial, take: Take | None, into: Destination) -> Received:
+        """As often as it may help, by another route first each time."""
+        delays = iter(RETRY_DELAYS)
+        for turn in itertools.count():
+            had = partial.size
+            try:
+                return self._attempt(owner, partial, take or self._ask(owner, partial.name), turn, into)
+            except (ConnectError, ProtocolError, TransferError) as error:
+                self._check_open()
+                if partial.size > had:
+                    delays = iter(RETRY_DELAYS)
+                delay = next(delays, None)
+                if error.code not in _PASSING or delay is None:
+                    raise
+            take = None
+            self._closing.wait(delay)
+        raise AssertionError  # it counts for ever
+
+    def _attempt(self, owner: str, partial: Partial, take: Take, turn: int, into: Destination) -> Received:
+        algorithm = choose(take.algorithms)
+        prefix = call(self.pool, partial.begin, algorithm)
+        pull = Pull(take.ticket, algorithm, partial.size, prefix if partial.size else "")
+        with self._routes.reach(take, pull, turn) as (channel, file):
+            if file.offset not in (0, partial.size) or file.offset > file.size:
+                raise ProtocolError(Code.UNEXPECTED)
+            published = self._receive(channel, file, partial, owner)
+        backup = into.path / published.backup if published.backup else None
+        return Received(owner, into.path / partial.name, file.size, backup, published.unchanged, file.offset)
+
+    def _receive(self, channel: Channel, file: File, partial: Partial, owner: str) -> Published:
+        if file.offset != partial.size:
+            call(self.pool, partial.restart)
+        missing = file.size - file.offset
+        call(self.pool, partial.check_room, missing)
+        moving = Moving(partial.name, owner, sending=False, size=file.size, moved=file.offset, resumed=file.offset)
+        with self._traffic.carry(moving):
+            digest = channel.download(missing, partial, self.pool, moving)
+        if digest != partial.digest():
+            partial.resumable = False
+            raise TransferError(Code.MISMATCH)
+        published = call(self.pool, partial.publish)
+        with contextlib.suppress(GreenchatError):  # we have the file, whether or not the owner hears of it
+            channel.send(Got(digest))
+        return published
 
     def _ask(self, owner: str, name: str) -> Take:
         self._check_open()
@@ -134,69 +197,6 @@ class Downloads:
         if self._closed is not None:
             raise self._closed
 
-    def _reach(self, take: Take) -> tuple[Channel, File]:
-        """A channel on which the file is about to come, by the first route that leads to the owner."""
-        error: GreenchatError = TransferError(Code.UNREACHABLE)
-        for open_channel in self._routes(take):
-            try:
-                return self._pull(open_channel, take.ticket)
-            except (ConnectError, ProtocolError) as failure:
-                error = failure
-            except TransferError as failure:
-                if failure.code not in _WRONG_ROUTE:
-                    raise
-                error = failure
-        raise error
 
-    def _routes(self, take: Take) -> Iterator[Callable[[], Channel]]:
-        if self._route is not Route.RELAY:
-            for host, port in take.direct:
-                if MIN_PORT <= port <= MAX_PORT and is_address(host):
-                    yield functools.partial(self._open, host, port, DIRECT_SECONDS)
-        if self._route is not Route.DIRECT:
-            yield functools.partial(self._open_relayed, take.key)
-
-    def _open(self, host: str, port: int, seconds: float) -> Channel:
-        channel = Channel(connect(host, port, seconds))
-        self._channels.add(channel)
-        return channel
-
-    def _open_relayed(self, key: str) -> Channel:
-        channel = self._open(*self._server, CONNECT_SECONDS)
-        with self._hung_up_on_error(channel):
-            channel.join_relay(key, 2 * MEET_SECONDS)  # the server gives the owner one
-        return channel
-
-    def _pull(self, open_channel: Callable[[], Channel], ticket: str) -> tuple[Channel, File]:
-        self._check_open()
-        channel = open_channel()
-        with self._hung_up_on_error(channel):
-            self._check_open()
-            channel.send(Pull(ticket))
-            announced = channel.expect(File, ANSWER_SECONDS)
-            if announced.algorithm != ALGORITHM:
-                raise ProtocolError(Code.BAD_VERSION)
-        return channel, announced
-
-    @contextlib.contextmanager
-    def _hung_up_on_error(self, channel: Channel) -> Iterator[None]:
-        """Until a channel is handed on, whoever opened it owns it, also when its greenlet is killed."""
-        try:
-            yield
-        except BaseException:
-            self._hang_up(channel)
-            raise
-
-    def _hang_up(self, channel: Channel) -> None:
-        self._channels.discard(channel)
-        channel.close()
-
-    def _receive(self, channel: Channel, announced: File, into: Path, name: str) -> Published:
-        with Partial(into, name) as partial:
-            digest = channel.download(announced, partial.write)
-            if digest != partial.digest():
-                raise TransferError(Code.MISMATCH)
-            published = call(self._pool, partial.publish)
-        with contextlib.suppress(GreenchatError):  # we have the file, whether or not the owner hears of it
-            channel.send(Got(digest))
-        return published
+class _Abandoned(TransferError):
+    """Whoever fetched the file has been killed."""

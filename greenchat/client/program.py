@@ -50,9 +50,10 @@ class Program:
         """Chat until the user leaves or the server is gone; the exit status."""
         self._greenlets.spawn(self._chat)
         status = cast(int, self._status.get())
+        if self._client is not None:
+            self._client.close(keep=status != 0)  # who leaves gives up what is half received; the rest is resumed
         self._requests.kill()
         if self._client is not None:
-            self._client.close()
             self._printer.join(timeout=GOODBYE_SECONDS)  # what has been received is written
         self._greenlets.kill()
         if status == 0:
@@ -182,5 +183,6 @@ class Program:
 def _received(file: str, received: Received) -> str:
     if received.unchanged:
         return f"{file} from {received.owner} is the same as the one that is here"
-    told = f"received {file} from {received.owner} ({received.size:,} bytes)"
+    earlier = f", {received.resumed:,} of them earlier" if received.resumed else ""
+    told = f"received {file} from {received.owner} ({received.size:,} bytes{earlier})"
     return f"{told}; the one that was here is now {received.backup.name}" if received.backup else told

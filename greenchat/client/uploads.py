@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import gevent
 from gevent import socket
 from gevent.pool import Group
 from gevent.threadpool import ThreadPool
@@ -15,6 +16,7 @@ from greenchat.client.session import connect
 from greenchat.errors import Code, GreenchatError, TransferError, sentence
 from greenchat.net import Listener, listen
 from greenchat.protocol.limits import (
+    DIGEST_THREADS,
     HELLO_SECONDS,
     MAX_OFFERS,
     MAX_STRANGERS,
@@ -24,7 +26,10 @@ from greenchat.protocol.limits import (
     TICKET_SECONDS,
 )
 from greenchat.protocol.records import Dial, Have, Pull, Record, Refuse, Want
+from greenchat.threads import end
 from greenchat.transfer.channel import Channel
+from greenchat.transfer.digest import ALGORITHMS
+from greenchat.transfer.moving import Moving, Traffic
 from greenchat.transfer.share import Share, SharedFile
 
 __all__ = ["Served", "Uploads"]
@@ -57,20 +62,23 @@ class Uploads:
     def __init__(
         self,
         share: Share,
-        pool: ThreadPool,
         tell: Callable[[Record], None],
         on_served: Callable[[Served], object],
+        traffic: Traffic,
         *,
         server: tuple[str, int],
     ) -> None:
         self._share = share
-        self._pool = pool
+        self._pool = ThreadPool(DIGEST_THREADS)
         self._tell = tell
         self._on_served = on_served
+        self._traffic = traffic
         self._server = server
         self._offers: OrderedDict[str, _Offer] = OrderedDict()
         self._listeners: list[Listener] = []
         self._accepted, self._dialled = Group(), Group()
+        self._dialled_for: dict[gevent.Greenlet[..., None], str] = {}
+        """The requesters for whom relayed connections were joined."""
         self._strangers: dict[Channel, None] = {}
         """Who has not shown a ticket yet, oldest first."""
         self._serving: dict[Channel, str] = {}
@@ -94,12 +102,17 @@ class Uploads:
             return
         self._forget_old_offers()
         self._offers[want.ticket] = _Offer(want.requester, want.file)
-        self._tell(Have(want.ticket, size))
+        self._tell(Have(want.ticket, size, ALGORITHMS))
 
     def dial(self, dial: Dial) -> None:
         """Join a relayed connection, if it is for a file that was offered."""
-        if dial.ticket in self._offers and len(self._dialled) < MAX_UPLOADS:
-            self._dialled.spawn(self._serve_relayed, dial.key)
+        offer = self._offers.get(dial.ticket)
+        if offer is None or len(self._dialled) >= MAX_UPLOADS:
+            return
+        if list(self._dialled_for.values()).count(offer.requester) < MAX_UPLOADS_EACH:
+            greenlet = self._dialled.spawn(self._serve_relayed, dial.key)
+            self._dialled_for[greenlet] = offer.requester
+            greenlet.rawlink(self._dialled_for.pop)
 
     def close(self) -> None:
         """Stop listening, and end what is being served."""
@@ -109,6 +122,7 @@ class Uploads:
         for channel in [*self._strangers, *self._serving]:
             channel.abort()
         self._accepted.join()
+        end(self._pool)
 
     def _check_room(self, requester: str) -> None:
         requesters = list(self._serving.values())
@@ -137,37 +151,40 @@ class Uploads:
     def _serve(self, channel: Channel) -> None:
         """Whoever connects first matters not: only who shows a ticket gets something, and uses the ticket up."""
         try:
-            self._serve_offer(channel, self._offer_for(channel))
+            pull = self._expect_pull(channel)
+            offer = self._offers.pop(pull.ticket, None)
+            if offer is None or offer.expired():
+                raise TransferError(Code.BAD_TICKET)
+            self._check_room(offer.requester)
+            self._serve_offer(channel, pull, offer)
         except GreenchatError as error:
             channel.give_up(error)
         finally:
             channel.close()
 
-    def _offer_for(self, channel: Channel) -> _Offer:
+    def _expect_pull(self, channel: Channel) -> Pull:
         self._strangers[channel] = None
         try:
-            pull = channel.expect(Pull, HELLO_SECONDS)
+            return channel.expect(Pull, HELLO_SECONDS)
         finally:
             del self._strangers[channel]
-        offer = self._offers.pop(pull.ticket, None)
-        if offer is None or offer.expired():
-            raise TransferError(Code.BAD_TICKET)
-        return offer
 
-    def _serve_offer(self, channel: Channel, offer: _Offer) -> None:
+    def _serve_offer(self, channel: Channel, pull: Pull, offer: _Offer) -> None:
         self._serving[channel] = offer.requester
         try:
             with self._share.open(offer.file) as file:
-                error = self._upload(channel, file)
+                error = self._upload(channel, file, pull, offer)
                 self._on_served(Served(offer.requester, offer.file, file.size, error))
         finally:
             del self._serving[channel]
         if error is not None:
             raise error
 
-    def _upload(self, channel: Channel, file: SharedFile) -> GreenchatError | None:
+    def _upload(self, channel: Channel, file: SharedFile, pull: Pull, offer: _Offer) -> GreenchatError | None:
+        moving = Moving(offer.file, offer.requester, sending=True, size=file.size)
         try:
-            channel.upload(file, self._pool)
+            with self._traffic.carry(moving):
+                channel.upload(file, pull, self._pool, moving)
         except GreenchatError as error:
             return error
         return None

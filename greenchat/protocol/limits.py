@@ -87,6 +87,12 @@ MEET_SECONDS: Final = 10.0
 MAX_RELAYS: Final = 1024
 """Relayed transfers at once: two sockets and two pipes each."""
 
+MAX_RELAYS_EACH: Final = 64
+"""Relayed transfers of one user at once, in either role: as many as a client serves."""
+
+DRAIN_SECONDS: Final = 30.0
+"""For relayed transfers to be done when the server is told to end; systemd kills after 90."""
+
 DIRECT_SECONDS: Final = 3.0
 """For an owner's listener to accept, before the relay is asked; happy eyeballs give up in seconds too."""
 
@@ -107,7 +113,7 @@ MAX_STRANGERS: Final = 64
 """Connections to a client's listener that have not shown a ticket yet; past that the oldest has to go."""
 
 MAX_UPLOADS_EACH: Final = 16
-"""Files that one requester may be fetching from a client at once: twice what the client itself fetches."""
+"""Files that one requester may be fetching from a client at once, so that no one holds all places."""
 
 MAX_WANTED: Final = 1024
 """Requests of one run of the client that may be open at once, moving or waiting."""
@@ -115,20 +121,59 @@ MAX_WANTED: Final = 1024
 SLOWEST_STEP: Final = 64 * 1024
 """Has to come within `STALL_SECONDS`, though bytes may trickle: 2 KiB/s."""
 
-MAX_DOWNLOADS: Final = 8
-"""Files one client fetches at once; the rest wait in order. Browsers open 6 connections to a host."""
+DOWNLOADS: Final = 8
+"""Files one client fetches at once, unless told otherwise; the rest wait in order. Browsers open 6 connections."""
+
+MAX_DOWNLOADS: Final = MAX_UPLOADS_EACH
+"""The most that it can be told; more from one owner would be refused there."""
+
+RETRY_DELAYS: Final = (0.5, 1.0, 2.0, 4.0)
+"""Pauses before a transfer that was lost is tried again; after the last, it has failed. Progress starts them anew."""
+
+MAX_ALGORITHMS: Final = 8
+"""Digests that one side may say it has."""
+
+MAX_ALGORITHM_NAME: Final = 32
+"""Characters of such a name."""
+
+WAIT_SECONDS: Final = 3.0
+"""Between the signs of life of an owner that reads again what the requester has already."""
+
+SLOWEST_DISK: Final = 4 * 1024 * 1024
+"""Bytes a second at which an owner has to read that part; a hard disk with a hundred other readers is as slow."""
+
+ABORT_SECONDS: Final = 1.0
+"""For a thread that receives to notice that it is over; it takes longer only if the disk hangs."""
+
+MAX_PARTIALS: Final = 32
+"""Interrupted downloads kept in one directory to be resumed; past that the oldest goes."""
+
+PARTIAL_SECONDS: Final = 7 * 24 * 3600.0
+"""For which they are kept. Browsers and rsync's --partial-dir keep them for ever."""
 
 CHUNK: Final = 256 * 1024
-"""Moved in one step of a transfer; the largest step that still keeps others under a millisecond."""
+"""Moved in one step on a hub; the largest step that still keeps others under a millisecond."""
+
+BLOCK: Final = 1024 * 1024
+"""Received, digested and written in one step on a thread; still in the processor's own cache from one to the next."""
+
+DIGESTED_AHEAD: Final = 4 * 1024 * 1024
+"""Digested by a thread while the same bytes are sent, so that the disk is read once."""
 
 PIPE_SIZE: Final = 1024 * 1024
-"""Asked for a relay's pipe; the largest Linux grants by default (pipe(7), pipe-max-size)."""
+"""The most asked for a relay's pipe; the largest Linux grants by default (pipe(7), pipe-max-size)."""
+
+PIPES_SIZE: Final = 32 * 1024 * 1024
+"""For all of a relay's pipes; half of what Linux grants one user (pipe(7), pipe-user-pages-soft)."""
+
+MIN_STEP: Final = 16 * 1024
+"""The least that a stream is moved at once, however small its share."""
+
+MIN_RATE: Final = 64 * 1024
+"""Bytes a second, the lowest limit: with a share of less, the other side would take a transfer for stalled."""
 
 MAX_OFFERS: Final = 1024
 """Tickets that a client honours at once; past that the oldest is forgotten."""
-
-DISK_THREADS: Final = 2
-"""Threads of a client that wait until files are on the disk."""
 
 DIGEST_THREADS: Final = 2
 """Threads of a client that digest what it sends."""

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias, get_type_hints
 
 from greenchat.errors import Code, ProtocolError
-from greenchat.protocol.limits import MAX_LINE, MAX_NUMBER
+from greenchat.protocol.limits import MAX_ALGORITHM_NAME, MAX_ALGORITHMS, MAX_LINE, MAX_NUMBER
 
 __all__ = [
     "SOH",
     "Addresses",
+    "Algorithms",
     "Dial",
     "Done",
     "Error",
@@ -28,6 +29,7 @@ __all__ = [
     "Relay",
     "Sorry",
     "Take",
+    "Wait",
     "Want",
     "Welcome",
     "decode",
@@ -39,6 +41,9 @@ SOH: Final = b"\x01"
 
 Addresses: TypeAlias = tuple[tuple[str, int], ...]
 """Hosts, as numeric addresses, with their ports."""
+
+Algorithms: TypeAlias = tuple[str, ...]
+"""Names of digest algorithms, the one that is liked best first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +74,11 @@ class Get(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Have(Record):
-    """The owner has the file that *ticket* is for, and will hand it to who shows that ticket."""
+    """The owner has the file that *ticket* is for, and will hand it to who shows that ticket; its digests."""
 
     ticket: str
     size: int
+    algorithms: Algorithms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +142,7 @@ class Take(Record):
     size: int
     direct: Addresses
     key: str
+    algorithms: Algorithms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,22 +172,33 @@ class Go(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Pull(Record):
-    """The requester asks for the file that *ticket* is for."""
+    """Asks for the file that *ticket* is for, from *offset* on, if the bytes before have the digest *prefix*.
+
+    *algorithm* is that of the prefix's digest and of the whole file's.
+    """
 
     ticket: str
+    algorithm: str
+    offset: int
+    prefix: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Wait(Record):
+    """More time, please: the owner is still reading the part that the requester has."""
 
 
 @dataclasses.dataclass(frozen=True)
 class File(Record):
-    """Exactly *size* bytes follow; *algorithm* is that of the digest that comes after them."""
+    """The file has *size* bytes; those from *offset* on follow, which is where the requester asked for, or 0."""
 
     size: int
-    algorithm: str
+    offset: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Done(Record):
-    """The bytes are all sent; *digest*, in hexadecimal, is theirs."""
+    """The bytes are all sent; *digest*, in hexadecimal, is that of the whole file."""
 
     digest: str
 
@@ -222,11 +240,24 @@ def _addresses(value: Any) -> Addresses:
     raise ValueError
 
 
+def _algorithms(value: Any) -> Algorithms:
+    if isinstance(value, list | tuple) and len(value) <= MAX_ALGORITHMS:
+        names = tuple(map(_string, value))
+        if all(len(name) <= MAX_ALGORITHM_NAME for name in names):
+            return names
+    raise ValueError
+
+
 def _no_constant(_name: str) -> None:
     raise ValueError  # NaN and the infinities are Python's, not JSON's
 
 
-_READERS: Final[dict[object, Callable[[Any], object]]] = {int: _number, str: _string, Addresses: _addresses}
+_READERS: Final[dict[object, Callable[[Any], object]]] = {
+    int: _number,
+    str: _string,
+    Addresses: _addresses,
+    Algorithms: _algorithms,
+}
 
 _FIELDS: Final[dict[type[Record], dict[str, Callable[[Any], object]]]] = {
     kind: {name: _READERS[hint] for name, hint in get_type_hints(kind).items()} for kind in Record.__subclasses__()

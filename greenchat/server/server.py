@@ -7,10 +7,11 @@ from typing import Any, Self, cast
 import gevent
 from gevent import socket
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 
 from greenchat.errors import Code
 from greenchat.net import LOOPBACK, Listener, listen, send_now
-from greenchat.protocol.limits import FLUSH_SECONDS, MAX_CONNECTIONS
+from greenchat.protocol.limits import DRAIN_SECONDS, FLUSH_SECONDS, MAX_CONNECTIONS
 from greenchat.protocol.wire import ServerWire
 from greenchat.server.directory import Directory
 from greenchat.server.relay import RelayRoom
@@ -36,6 +37,8 @@ class ChatServer:
         self._hosts = LOOPBACK if host is None else (host,)
         self._listeners: list[Listener] = []
         self._sessions: dict[Session, gevent.Greenlet[..., object]] = {}
+        self._serving = False
+        self._ending = BoundedSemaphore()
         self._stopped = Event()
 
     def start(self) -> None:
@@ -47,26 +50,43 @@ class ChatServer:
         self._relay.start()
         self._room = Room()
         directory: Directory[Party] = Directory()
-        self._house = House(self._room, directory, TicketOffice(directory, self._relay))
+        self._office = TicketOffice(directory, self._relay)
+        self._house = House(self._room, directory, self._office)
         self._listeners = [Listener(sock, self._accept) for sock in sockets]
         for listener in self._listeners:
             listener.start()
+        self._serving = True
 
-    def stop(self) -> None:
-        """Tell everyone, let what is on its way leave (`limits.FLUSH_SECONDS` at most), and end all connections."""
-        if not self._listeners:
-            self._stopped.set()
-            return
-        for listener in self._listeners:
-            listener.stop()
-        self._listeners.clear()
+    @property
+    def relaying(self) -> int:
+        """Transfers that go through this server right now."""
+        return self._relay.running if self._serving else 0
+
+    def stop(self, drain: float = DRAIN_SECONDS) -> None:
+        """Let running transfers finish, tell everyone, let what is on its way leave, and end all connections.
+
+        The transfers that the server relays have *drain* seconds; people go on chatting meanwhile, but nobody new comes
+        in. What is on its way has `limits.FLUSH_SECONDS`. May be called again, with less patience.
+        """
+        if self._serving:
+            for listener in self._listeners:
+                listener.stop()
+            self._office.close()
+            self._relay.drain(drain)
+            with self._ending:
+                if self._serving:
+                    self._end()
+        self._stopped.set()
+
+    def _end(self) -> None:
         self._room.close()
         for session in self._sessions:
             session.end(Code.SHUTDOWN)
         gevent.joinall(list(self._sessions.values()), timeout=FLUSH_SECONDS)
         gevent.killall(list(self._sessions.values()))
         self._relay.stop()  # last, because a session may have handed it something until now
-        self._stopped.set()
+        self._listeners.clear()
+        self._serving = False
 
     def serve_forever(self) -> None:
         """Wait until `stop` has been called and has done its work."""

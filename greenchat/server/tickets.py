@@ -18,6 +18,7 @@ from gevent.event import AsyncResult
 from greenchat.errors import Code, TransferError, known, sentence
 from greenchat.net import is_loopback, send_now
 from greenchat.protocol.limits import ANSWER_SECONDS, MAX_FILE_NAME, MAX_REQUESTS, MEET_SECONDS, TICKET_SECONDS
+from greenchat.protocol.names import name_key
 from greenchat.protocol.records import Addresses, Dial, Fail, Get, Go, Have, Record, Refuse, Take, Want, encode
 from greenchat.server.directory import Directory
 from greenchat.server.relay import RelayRoom
@@ -57,6 +58,11 @@ class _Transfer:
     """The requester's side of a relay, while it waits for the owner's."""
     met: "AsyncResult[None]" = field(default_factory=AsyncResult)
 
+    @property
+    def users(self) -> tuple[str, str]:
+        """Requester and owner, in the one form of their names that the relay counts them under."""
+        return name_key(self.requester.name), name_key(self.owner.name)
+
 
 class TicketOffice:
     """Introduces requesters to owners."""
@@ -66,6 +72,7 @@ class TicketOffice:
         self._relay = relay
         self._by_ticket: dict[str, _Transfer] = {}
         self._by_key: dict[str, _Transfer] = {}
+        self._closed = False
         self._of: dict[Party, dict[_Transfer, None]] = defaultdict(dict)
         """Each party's transfers, in either role, oldest first."""
 
@@ -92,7 +99,9 @@ class TicketOffice:
         self._by_key[transfer.requester_key] = transfer
         self._expire_in(TICKET_SECONDS, transfer)
         direct = _direct(owner, transfer.requester)
-        transfer.requester.tell(Take(transfer.id, have.ticket, have.size, direct, transfer.requester_key))
+        transfer.requester.tell(
+            Take(transfer.id, have.ticket, have.size, direct, transfer.requester_key, have.algorithms)
+        )
 
     def refuse(self, owner: Party, refuse: Refuse) -> None:
         """The owner will not hand out the file: tell the requester."""
@@ -118,7 +127,13 @@ class TicketOffice:
         for transfer in list(self._of.pop(party, ())):
             self._fail(transfer, Code.OWNER_LEFT if party is transfer.owner else Code.INTERRUPTED)
 
+    def close(self) -> None:
+        """Take no more requests; what was granted may still go on."""
+        self._closed = True
+
     def _owner(self, requester: Party, get: Get) -> Party:
+        if self._closed:
+            raise TransferError(Code.SHUTDOWN)
         if len(get.file.encode()) > MAX_FILE_NAME:
             raise TransferError(Code.BAD_FILE_NAME)
         owner = self._directory.find(get.owner)
@@ -147,7 +162,7 @@ class TicketOffice:
         return transfer if transfer and transfer.owner is owner and not transfer.granted else None
 
     def _wait_for_owner(self, transfer: _Transfer, sock: socket.socket) -> None:
-        self._relay.check_room()
+        self._relay.check_room(transfer.users)
         transfer.waiting = sock
         self._by_key[transfer.owner_key] = transfer
         transfer.owner.tell(Dial(transfer.ticket, transfer.owner_key))
@@ -162,7 +177,7 @@ class TicketOffice:
         if transfer.waiting is None:
             raise TransferError(Code.BAD_TICKET)
         try:
-            self._relay.check_room()
+            self._relay.check_room(transfer.users)
         except TransferError as error:
             self._fail(transfer, error.code)
             raise
@@ -170,7 +185,7 @@ class TicketOffice:
         for sock in sides:
             with contextlib.suppress(OSError):  # a side that is gone is found out by the relay
                 send_now(sock, encode(Go()))
-        self._relay.join(*(sock.detach() for sock in sides))
+        self._relay.join(transfer.users, *(sock.detach() for sock in sides))
         self._drop(transfer)
         transfer.met.set(None)
 

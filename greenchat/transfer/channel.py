@@ -1,30 +1,44 @@
 """The data connection's conversation, the same whether it is direct or relayed.
 
-requester   Pull
-owner       File, then exactly that many bytes, then Done       or Sorry, instead of File or of Done
+requester   Pull, perhaps from the middle on
+owner       File, then the bytes from there on, then Done       or Sorry, instead of File or of Done
 requester   Got, once the file is published
 """
 
 import contextlib
 import os
+import struct
+import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import gevent
 from gevent import socket
-from gevent.event import AsyncResult
 from gevent.threadpool import ThreadPool
 
 from greenchat.errors import Code, GreenchatError, ProtocolError, TransferError, sentence
-from greenchat.protocol.limits import CHUNK, MAX_LINE, PUBLISH_SECONDS, STALL_SECONDS
-from greenchat.protocol.records import SOH, Done, File, Go, Got, Record, Relay, Sorry, decode, encode
-from greenchat.transfer.digest import ALGORITHM, Digest
+from greenchat.protocol.limits import (
+    ABORT_SECONDS,
+    DIGESTED_AHEAD,
+    MAX_LINE,
+    PUBLISH_SECONDS,
+    STALL_SECONDS,
+    WAIT_SECONDS,
+)
+from greenchat.protocol.records import SOH, Done, File, Go, Got, Pull, Record, Relay, Sorry, Wait, decode, encode
+from greenchat.threads import Job
+from greenchat.transfer.digest import ALGORITHMS, Digest
+from greenchat.transfer.moving import Moving
+from greenchat.transfer.partial import Partial
 from greenchat.transfer.pump import Stream, receive_bytes, send_range
 from greenchat.transfer.share import SharedFile
 
 __all__ = ["Channel"]
 
 R = TypeVar("R", bound=Record)
+
+_RESET: Final = struct.pack("ii", 1, 0)
+"""As `SO_LINGER`: closing throws away what is left, and says so."""
 
 
 class Channel:
@@ -47,10 +61,18 @@ class Channel:
         with gevent.Timeout(STALL_SECONDS, TransferError(Code.STALLED)), _lost_connection():
             self._sock.sendall(encode(record))
 
-    def expect(self, kind: type[R], seconds: float = STALL_SECONDS) -> R:
-        """The next record, which must be a *kind*. A `Sorry` is raised as the error that it tells of."""
-        with gevent.Timeout(seconds, TransferError(Code.STALLED)), _lost_connection():
-            record = self._receive()
+    def expect(self, kind: type[R], seconds: float = STALL_SECONDS, more: float = 0.0) -> R:
+        """The next record, which must be a *kind*. A `Sorry` is raised as the error that it tells of.
+
+        Where a peer may need *more* than that, each `Wait` grants it as many *seconds* again, until both are over.
+        """
+        end = time.monotonic() + seconds + more
+        record = self._receive_within(seconds)
+        while more and isinstance(record, Wait):
+            left = end - time.monotonic()
+            if left <= 0:
+                raise TransferError(Code.STALLED)
+            record = self._receive_within(min(seconds, left))
         if isinstance(record, Sorry):
             raise TransferError(record.code)
         if not isinstance(record, kind):
@@ -62,36 +84,58 @@ class Channel:
         self.send(Relay(key))
         self.expect(Go, seconds)
 
-    def upload(self, file: SharedFile, pool: ThreadPool) -> None:
-        """Send *file*, and return when the requester has it; its digest is computed on *pool* meanwhile."""
-        self.send(File(file.size, ALGORITHM))
+    def upload(self, file: SharedFile, pull: Pull, pool: ThreadPool, moving: Moving) -> None:
+        """Send *file* as *pull* asks for it, and return when the requester has it; it is digested on *pool*."""
+        digest = self._resume(file, pull, pool)
+        moving.resumed = moving.moved = pull.offset if digest else 0
+        self.send(File(file.size, moving.moved))
         self._amid_bytes = True
-        digest = self._send_bytes(file, pool)
+        digest = self._send_bytes(file, digest or Digest(pull.algorithm), pool, moving)
         self._amid_bytes = False
         if file.changed():
             raise TransferError(Code.CHANGED)
-        self.send(Done(digest))
-        if self.expect(Got, PUBLISH_SECONDS).digest != digest:
+        self.send(Done(digest.hex()))
+        if self.expect(Got, PUBLISH_SECONDS).digest != digest.hex():
             raise TransferError(Code.MISMATCH)
 
-    def _send_bytes(self, file: SharedFile, pool: ThreadPool) -> str:
-        """Send each chunk while a thread digests it, so that one read from the disk serves both."""
-        digest = Digest()
-        for offset in range(0, file.size, CHUNK):
-            size = min(CHUNK, file.size - offset)
-            # A descriptor of its own, because this greenlet may end, and close the file, before the thread has read.
-            with _lost_connection():
-                digesting = _digest_on(pool, digest, os.dup(file.fd), offset, size)
-                send_range(self._stream, file.fd, offset, size)
-            digesting.wait()
-        return digest.hex()
+    def _resume(self, file: SharedFile, pull: Pull, pool: ThreadPool) -> Digest | None:
+        """The digest of the part that the requester has, if it has the same; the requester is kept from giving up."""
+        if pull.algorithm not in ALGORITHMS:
+            raise ProtocolError(Code.BAD_VERSION)
+        if not 0 < pull.offset <= file.size:
+            return None
+        digest, told = Digest(pull.algorithm), time.monotonic()
+        for offset, size in _pieces(0, pull.offset):
+            _digesting(pool, digest, file.fd, offset, size).result()
+            if time.monotonic() - told > WAIT_SECONDS:
+                told = time.monotonic()
+                self.send(Wait())
+        return digest if digest.hex() == pull.prefix else None
 
-    def download(self, file: File, write: Callable[[memoryview], None]) -> str:
-        """Give the bytes that *file* announces to *write*, and return the owner's digest of them."""
-        early, self._early = self._early[: file.size], self._early[file.size :]
-        write(memoryview(early))
-        with _lost_connection():
-            receive_bytes(self._stream, file.size - len(early), write)
+    def _send_bytes(self, file: SharedFile, digest: Digest, pool: ThreadPool, moving: Moving) -> Digest:
+        """Send each piece while a thread digests it, so that one read from the disk serves both."""
+        for offset, size in _pieces(moving.moved, file.size):
+            digesting = _digesting(pool, digest, file.fd, offset, size)
+            with _lost_connection():
+                send_range(self._stream, file.fd, offset, size, moving)
+            digesting.result()
+        return digest
+
+    def download(self, size: int, partial: Partial, pool: ThreadPool, moving: Moving) -> str:
+        """Have a thread of *pool* add the next *size* bytes to *partial*; the owner's digest of the whole file."""
+        early, self._early = self._early[:size], self._early[size:]
+        fd = _own(self._sock.fileno())  # of its own, because this greenlet may end before the thread does
+        try:
+            receiving = Job(pool, _receive_and_close, fd, early, size, partial, moving)
+        except BaseException:  # killed while it waited for a thread
+            os.close(fd)
+            raise
+        try:
+            receiving.result()
+        except BaseException:
+            self.abort()
+            receiving.wait(ABORT_SECONDS)  # then what has come is free for another who asks for it
+            raise
         return self.expect(Done).digest
 
     def give_up(self, error: GreenchatError) -> None:
@@ -101,13 +145,21 @@ class Channel:
                 self.send(Sorry(error.code, sentence(error.code)))
 
     def abort(self) -> None:
-        """End the connection for whoever is using it in another greenlet; that one still has to close it."""
+        """End the connection for whoever is using it in another greenlet; that one still has to close it.
+
+        Then the peer finds out at once: without a reset, one whose bytes have no room would go on waiting for some.
+        """
         with contextlib.suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection."""
         self._stream.close()
+
+    def _receive_within(self, seconds: float) -> Record:
+        with gevent.Timeout(seconds, TransferError(Code.STALLED)), _lost_connection():
+            return self._receive()
 
     def _receive(self) -> Record:
         """The next record of a kind that this version knows."""
@@ -134,17 +186,46 @@ class Channel:
         return line
 
 
-def _digest_on(pool: ThreadPool, digest: Digest, fd: int, offset: int, size: int) -> "AsyncResult[None]":
+def _pieces(offset: int, end: int) -> Iterator[tuple[int, int]]:
+    """From *offset* to *end*, each a place and a size, small enough to be digested while others wait."""
+    for place in range(offset, end, DIGESTED_AHEAD):
+        yield place, min(DIGESTED_AHEAD, end - place)
+
+
+def _digesting(pool: ThreadPool, digest: Digest, fd: int, offset: int, size: int) -> Job[None]:
+    """Begun on a descriptor of its own, because its greenlet may end, and close the file, before the thread does."""
+    own = _own(fd)
     try:
-        return pool.spawn(_update_and_close, digest, fd, offset, size)  # may wait for a thread, and be killed there
-    except BaseException:
-        os.close(fd)
+        return Job(pool, _update_and_close, digest, own, offset, size)
+    except BaseException:  # killed while it waited for a thread
+        os.close(own)
         raise
+
+
+def _own(fd: int) -> int:
+    """Another descriptor for what *fd* is. Raises `TransferError` when there are no more."""
+    try:
+        return os.dup(fd)
+    except OSError:
+        raise TransferError(Code.TOO_MANY) from None
 
 
 def _update_and_close(digest: Digest, fd: int, offset: int, size: int) -> None:
     try:
         digest.update_from(fd, offset, size)
+    finally:
+        os.close(fd)
+
+
+def _receive_and_close(fd: int, early: bytes, size: int, partial: Partial, moving: Moving) -> None:
+    def receive(write: Callable[[memoryview], None]) -> None:
+        write(memoryview(early))
+        moving.add(len(early), time.sleep)
+        with _lost_connection():
+            receive_bytes(fd, size - len(early), write, moving)
+
+    try:
+        partial.fill(receive)
     finally:
         os.close(fd)
 

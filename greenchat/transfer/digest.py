@@ -3,24 +3,43 @@
 import contextlib
 import hashlib
 import os
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
-from greenchat.protocol.limits import CHUNK
+from greenchat.errors import Code, TransferError
+from greenchat.protocol.limits import BLOCK
 
-__all__ = ["ALGORITHM", "Digest"]
+__all__ = ["ALGORITHMS", "Digest", "choose"]
 
-ALGORITHM: Final = "sha256"
-"""As `greenchat.protocol.records.File` names it."""
+_MAKERS: Final[dict[str, Callable[[], Any]]] = {}
+with contextlib.suppress(ImportError):  # an optional extra
+    from blake3 import blake3
+
+    _MAKERS["blake3"] = blake3
+_MAKERS["sha256"] = hashlib.sha256
+
+ALGORITHMS: Final = tuple(_MAKERS)
+"""What this program can compute, the fastest first. BLAKE3 is about three times as fast as SHA-256."""
+
+
+def choose(theirs: Iterable[str]) -> str:
+    """The best algorithm that both sides have. Raises `TransferError` if there is none."""
+    common = set(theirs)
+    for algorithm in ALGORITHMS:
+        if algorithm in common:
+            return algorithm
+    raise TransferError(Code.BAD_VERSION)
 
 
 class Digest:
-    """The digest of bytes as they come."""
+    """The digest of bytes as they come, by one of `ALGORITHMS`."""
 
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
+    def __init__(self, algorithm: str) -> None:
+        self.algorithm = algorithm
+        self._hash = _MAKERS[algorithm]()
 
     def update(self, data: bytes | memoryview) -> None:
-        """Add *data*."""
+        """Add *data*; other threads run meanwhile."""
         self._hash.update(data)
 
     def update_from(self, fd: int, offset: int, size: int) -> None:
@@ -28,12 +47,12 @@ class Digest:
 
         Leaves the descriptor's own position alone, and lets other threads run meanwhile.
         """
-        buffer = memoryview(bytearray(min(CHUNK, size)))
+        buffer = memoryview(bytearray(min(BLOCK, size)))
         with contextlib.suppress(OSError):
             while size and (read := os.preadv(fd, [buffer[:size]], offset)):
-                self._hash.update(buffer[:read])
+                self.update(buffer[:read])
                 offset, size = offset + read, size - read
 
     def hex(self) -> str:
         """The digest so far, in hexadecimal."""
-        return self._hash.hexdigest()
+        return str(self._hash.hexdigest())

@@ -1,181 +1,138 @@
-"""The file being received: an exclusive temporary file until it is whole, then published under its name.
+"""The file being received: a private, hidden, locked file until it is whole, then published under its name.
 
 At no moment is there anything but a whole file under the final name, and nothing that was there is lost.
+What is left of an interrupted one is found again under the same hidden name, and continued.
 All of this blocks on the disk: a program on green threads calls it from a thread.
 """
 
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
+import re
 import secrets
 import stat
 import threading
-import time
-from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from greenchat.errors import Code, TransferError
-from greenchat.protocol.limits import LOCK_SECONDS, MAX_BACKUPS
+from greenchat.protocol.limits import BLOCK
 from greenchat.transfer.digest import Digest
+from greenchat.transfer.publish import Published, Whole, disk_error, publish
 
-__all__ = ["Partial", "Published"]
+__all__ = ["PARTIAL_NAME", "Partial", "open_partial"]
 
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+PARTIAL_NAME: Final = re.compile(r"\.greenchat-[0-9a-f]{32}\.part")
+"""Hidden, so that it is never served, and of fixed length, whatever the name of the file itself."""
 
-_UMASK: Final = os.umask(0o077)  # can only be read by setting it, which is safe while no thread runs yet
-os.umask(_UMASK)
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """How a received file got its name."""
-
-    backup: str | None
-    """What was there before is kept under this name."""
-    unchanged: bool
-    """The same content was there already, and was left alone."""
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_REOPEN: Final = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class Partial:
-    """A file named *name* in *directory*, in the making; as a context manager it removes what was not published.
+    """A file to be named *name* in the directory open as *directory*, in the making, as *fd* under *temporary*.
 
-    Raises `TransferError` for whatever the disk refuses.
+    Owns both descriptors. Raises `TransferError` for whatever the disk refuses.
     """
 
-    def __init__(self, directory: Path, name: str) -> None:
-        self._name = name
-        # Of fixed length whatever the name's, hidden so that it is never served, and not to be guessed.
-        self._temporary: str | None = f".greenchat-{secrets.token_hex(8)}.part"
-        self._digest = Digest()
-        self._size = 0
-        self._directory = self._fd = -1
-        # It may be left while a thread publishes it; then that thread closes it, and nobody waits.
+    def __init__(self, directory: int, name: str, fd: int, temporary: str) -> None:
+        self.name = name
+        self.size = os.fstat(fd).st_size
+        """Bytes that it has so far."""
+        self.resumable = True
+        """Whether it stays for another try when it is closed before it was published."""
+        self._directory = directory
+        self._fd = fd
+        self._temporary = temporary
+        self._published = False
+        self._digest: Digest | None = None
+        # It may be closed while a thread works on it; then that thread closes it, and nobody waits.
         self._in_use = threading.Lock()
         self._left = False
-        try:
-            self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._fd = os.open(self._temporary, _CREATE, 0o600, dir_fd=self._directory)
-        except OSError as error:
-            self._close()
-            raise _disk_error(error) from None
 
-    def write(self, data: memoryview) -> None:
-        """Append *data*."""
-        self._digest.update(data)
-        self._size += len(data)
-        try:
-            while data:
-                data = data[os.write(self._fd, data) :]
-        except OSError as error:
-            raise _disk_error(error) from None
+    def begin(self, algorithm: str) -> str:
+        """The digest, by *algorithm*, of what is here already; it is read from the disk at most once."""
+        with self._working():
+            if self._digest is None or self._digest.algorithm != algorithm:
+                digest = Digest(algorithm)
+                for offset in range(0, self.size, BLOCK):
+                    self._check_open()
+                    digest.update_from(self._fd, offset, min(BLOCK, self.size - offset))
+                self._digest = digest
+            return self._digest.hex()
+
+    def check_room(self, size: int) -> None:
+        """Refuse at once *size* bytes more than the disk has room for; nothing is reserved."""
+        with self._working():
+            free = os.fstatvfs(self._fd)
+            if size > free.f_bavail * free.f_frsize:
+                raise OSError(errno.ENOSPC, "")
+
+    def restart(self) -> None:
+        """Forget what is here: the file has another content by now."""
+        with self._working():
+            os.ftruncate(self._fd, 0)
+            self.size = 0
+            self._digest = Digest(self._begun.algorithm)
+
+    def fill(self, receive: Callable[[Callable[[memoryview], None]], None]) -> None:
+        """Have *receive* bring bytes, by calling what it is given with each piece."""
+        with self._working():
+            receive(self._write)
 
     def digest(self) -> str:
-        """The digest of what has been written, in hexadecimal."""
-        return self._digest.hex()
+        """The digest of all that is here, in hexadecimal."""
+        return self._begun.hex()
 
     def publish(self) -> Published:
         """Give the file its name; what has another content under that name is kept as a numbered backup."""
+        with self._working():
+            whole = Whole(self._temporary, self.name, self._fd, self._begun)
+            published = publish(self._directory, whole, lambda: not self._left)
+            self._published = True
+            return published
+
+    def close(self) -> None:
+        """Remove what was not published, unless it can be resumed."""
+        self._left = True
+        self._close_unless_in_use()
+
+    @property
+    def _begun(self) -> Digest:
+        assert self._digest is not None
+        return self._digest
+
+    def _write(self, data: memoryview) -> None:
+        self._begun.update(data)
+        with self._telling_of_the_disk():  # here, because its caller takes any `OSError` for the connection's
+            while data:
+                written = os.pwrite(self._fd, data, self.size)
+                self.size += written
+                data = data[written:]
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
         try:
-            with self._in_use:
-                return self._publish()
-        except OSError as error:
-            raise _disk_error(error) from None
+            with self._in_use, self._telling_of_the_disk():
+                self._check_open()
+                yield
         finally:
             if self._left:
                 self._close_unless_in_use()
 
-    def _publish(self) -> Published:
-        if self._fd < 0:
-            raise OSError(errno.EBADF, "left already")
-        self._lock_directory()
+    @contextlib.contextmanager
+    def _telling_of_the_disk(self) -> Iterator[None]:
         try:
-            return self._publish_alone()
-        finally:
-            fcntl.flock(self._directory, fcntl.LOCK_UN)
-
-    def _lock_directory(self) -> None:
-        """Two that publish the same name take turns, also if they are of different processes; but not for ever."""
-        end = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                return fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > end or self._left:
-                    raise
-                time.sleep(0.01)
-
-    def _publish_alone(self) -> Published:
-        if self._is_there():
-            return Published(backup=None, unchanged=True)
-        os.fchmod(self._fd, 0o666 & ~_UMASK)
-        os.fsync(self._fd)
-        backup = self._place()
-        os.fsync(self._directory)
-        return Published(backup, unchanged=False)
-
-    def _is_there(self) -> bool:
-        """Whether a regular file of this name with the same content exists."""
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            status = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
-            if not stat.S_ISREG(status.st_mode) or status.st_size != self._size:
-                return False  # and it is not opened: at the other end of a FIFO somebody could wake
-            there = os.open(self._name, flags, dir_fd=self._directory)
+            yield
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                raise
-            return False
-        try:
-            return os.path.samestat(status, os.fstat(there)) and self._digest_of(there) == self.digest()
-        finally:
-            os.close(there)
+            self.resumable = False  # a full disk is not to stay full of this
+            raise disk_error(error) from None
 
-    def _digest_of(self, fd: int) -> str:
-        digest = Digest()
-        digest.update_from(fd, 0, self._size)
-        return digest.hex()
-
-    def _place(self) -> str | None:
-        """Link the file to its name, which fails if anything is there; in that case, move that aside first."""
-        assert self._temporary is not None
-        try:
-            self._link(self._temporary, self._name)
-        except FileExistsError:
-            backup = self._back_up()
-            os.rename(self._temporary, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-            self._temporary = None
-            return backup
-        return None  # the temporary name is removed on leaving
-
-    def _back_up(self) -> str:
-        """A second name for what is there: it is never without one, and a link itself is kept, never its target."""
-        for number in range(1, MAX_BACKUPS + 1):
-            backup = f"{self._name}.~{number}~"
-            try:
-                self._link(self._name, backup)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                if error.errno in (errno.EPERM, errno.EISDIR, errno.ENAMETOOLONG):  # a directory, or a long name
-                    break
-                raise
-            return backup
-        raise TransferError(Code.IN_THE_WAY)
-
-    def _link(self, source: str, target: str) -> None:
-        os.link(source, target, src_dir_fd=self._directory, dst_dir_fd=self._directory, follow_symlinks=False)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._left = True
-        self._close_unless_in_use()
+    def _check_open(self) -> None:
+        if self._left:
+            raise TransferError(Code.INTERRUPTED)
 
     def _close_unless_in_use(self) -> None:
         if self._in_use.acquire(blocking=False):
@@ -185,14 +142,66 @@ class Partial:
                 self._in_use.release()
 
     def _close(self) -> None:
-        if self._temporary is not None and self._fd >= 0:
-            with contextlib.suppress(OSError):
+        if self._fd < 0:
+            return
+        if self._published or not (self.resumable and self.size):
+            with contextlib.suppress(OSError):  # published, it has lost this name already, or has two
                 os.unlink(self._temporary, dir_fd=self._directory)
         for fd in (self._fd, self._directory):
-            if fd >= 0:
-                os.close(fd)
+            os.close(fd)
         self._fd = self._directory = -1
 
 
-def _disk_error(error: OSError) -> TransferError:
-    return TransferError(Code.DISK, f"the file could not be written here: {os.strerror(error.errno or 0).lower()}")
+def open_partial(directory: int, owner: str, name: str) -> Partial:
+    """What there is already of *owner*'s file *name* in *directory*, or else a new one. Raises `TransferError`.
+
+    Another program that is fetching the same file has it locked: then, too, it is a new one, under another name.
+    """
+    key = hashlib.sha256(f"{owner}\0{name}".encode()).hexdigest()[:32]
+    try:
+        mine = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    except OSError as error:
+        raise disk_error(error) from None
+    for opener, tag in ((_create, key), (_reopen, key), (_create, secrets.token_hex(16))):
+        temporary = f".greenchat-{tag}.part"
+        try:
+            partial = Partial(mine, name, opener(mine, temporary), temporary)
+        except OSError as error:
+            reason = error
+        else:
+            partial.resumable = tag == key  # under another name, nobody would find it
+            return partial
+    os.close(mine)
+    raise disk_error(reason)
+
+
+def _create(directory: int, temporary: str) -> int:
+    fd = os.open(temporary, _CREATE, 0o600, dir_fd=directory)
+    try:
+        _lock(fd)
+    except BlockingIOError:  # somebody has already found it, and goes on with it
+        os.close(fd)
+        raise
+    except OSError:
+        pass  # there are file systems without locks; there, nothing is ever opened again
+    return fd
+
+
+def _reopen(directory: int, temporary: str) -> int:
+    """What somebody else may have put there is left alone: a link, a FIFO, a second name of a file, another's file."""
+    fd = os.open(temporary, _REOPEN, dir_fd=directory)
+    try:
+        _lock(fd)
+        status, named = os.fstat(fd), os.stat(temporary, dir_fd=directory, follow_symlinks=False)
+        private = status.st_uid == os.geteuid() and status.st_nlink == 1 and not status.st_mode & 0o022
+        # It may have been published, and lost this name, between opening and locking.
+        if not (private and stat.S_ISREG(status.st_mode) and os.path.samestat(status, named)):
+            raise PermissionError(errno.EPERM, "")
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _lock(fd: int) -> None:
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,14 +1,16 @@
 """Bytes between descriptors, with as little copying as the system allows, and nobody kept waiting.
 
-Each step waits for readiness through the loop before it moves at most one budget of bytes, so that any
-number of pumps on one hub take turns.
+On a hub, each step comes when the loop says that there is something to do, and moves at most one budget of bytes, so
+that any number of pumps take turns. What has to be digested and written, too, is received on a thread.
 """
 
 import contextlib
 import fcntl
 import os
+import select
 import sys
 import termios
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -16,7 +18,8 @@ import gevent
 from gevent import get_hub, socket
 
 from greenchat.errors import Code, TransferError
-from greenchat.protocol.limits import CHUNK, PIPE_SIZE, SLOWEST_STEP, STALL_SECONDS
+from greenchat.protocol.limits import CHUNK, SLOWEST_STEP, STALL_SECONDS
+from greenchat.transfer.moving import Moving
 
 __all__ = ["Copier", "Mover", "Splicer", "Stream", "new_mover", "receive_bytes", "send_range"]
 
@@ -29,8 +32,6 @@ class Stream:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.moved = 0
-        """Bytes that movers have read from it and written to it."""
         self._hub = get_hub()
         self._readable = self._hub.loop.io(sock.fileno(), _READ)
         self._writable = self._hub.loop.io(sock.fileno(), _WRITE)
@@ -56,10 +57,16 @@ class Stream:
 
 
 class Mover(Protocol):
-    """Moves bytes one way between two sockets."""
+    """Moves bytes one way between two non-blocking sockets, a step at a time, and holds what is between them."""
 
-    def move(self, source: Stream, sink: Stream) -> int:
-        """Move at least one byte and at most a budget; 0 at the end of *source*. Raises `OSError`."""
+    def fill(self, source: int, most: int) -> int:
+        """Take at least one byte and at most *most* from *source*; 0 at its end. Nothing may be held already.
+
+        Raises `BlockingIOError` if there is nothing yet, another `OSError` if the connection is broken.
+        """
+
+    def empty(self, sink: int) -> int:
+        """Give to *sink* what it takes now of what is held; how many bytes are left. Raises `OSError`."""
 
     def close(self) -> None:
         """Give back what the mover holds."""
@@ -70,34 +77,31 @@ class Splicer:
 
     def __init__(self) -> None:
         self._outlet, self._inlet = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._least = self._asked = self._size = fcntl.fcntl(self._inlet, fcntl.F_GETPIPE_SZ)
+        self._held = 0
+
+    def fill(self, source: int, most: int) -> int:
+        """Fill the pipe as far as there is something; whoever brings much gets a larger one, for *most*."""
+        size = max(most, self._least)
+        if self._asked != size < self._size:
+            self._resize(size)  # others may need what was granted before
+        self._held = os.splice(source, self._inlet, min(most, self._size), flags=_FLAGS)
+        if self._asked != size > self._size and 2 * self._held >= self._size:
+            self._resize(size)
+        return self._held
+
+    def _resize(self, size: int) -> None:
+        self._asked = size
         with contextlib.suppress(OSError):  # past the user's share of pipe memory; what there is will do
-            fcntl.fcntl(self._inlet, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-        self._size = fcntl.fcntl(self._inlet, fcntl.F_GETPIPE_SZ)
+            fcntl.fcntl(self._inlet, fcntl.F_SETPIPE_SZ, size)
+            self._size = fcntl.fcntl(self._inlet, fcntl.F_GETPIPE_SZ)
 
-    def move(self, source: Stream, sink: Stream) -> int:
-        """Fill the pipe once, then empty it, so that a refusal can only come from the socket's side."""
-        moved = rest = self._fill(source)
-        while rest:
-            rest -= self._empty(sink, rest)
-        return moved
-
-    def _fill(self, source: Stream) -> int:
-        while True:
-            source.wait_readable()
-            with contextlib.suppress(BlockingIOError):
-                filled = os.splice(source.sock.fileno(), self._inlet, self._size, flags=_FLAGS)
-                source.moved += filled
-                return filled
-
-    def _empty(self, sink: Stream, size: int) -> int:
-        while True:
-            try:
-                emptied = os.splice(self._outlet, sink.sock.fileno(), size, flags=_FLAGS)
-            except BlockingIOError:
-                sink.wait_writable()
-            else:
-                sink.moved += emptied
-                return emptied
+    def empty(self, sink: int) -> int:
+        """Empty the pipe as far as *sink* has room."""
+        with contextlib.suppress(BlockingIOError):
+            while self._held:
+                self._held -= os.splice(self._outlet, sink, self._held, flags=_FLAGS)
+        return self._held
 
     def close(self) -> None:
         """Close the pipe."""
@@ -110,68 +114,75 @@ class Copier:
 
     def __init__(self) -> None:
         self._buffer = memoryview(bytearray(CHUNK))
+        self._held = self._buffer[:0]
 
-    def move(self, source: Stream, sink: Stream) -> int:
-        """Read once, then write all of it."""
-        moved = self._fill(source)
-        rest = self._buffer[:moved]
-        while rest:
-            rest = rest[self._empty(sink, rest) :]
-        return moved
+    def fill(self, source: int, most: int) -> int:
+        """Read once."""
+        filled = os.readv(source, [self._buffer[:most]])
+        self._held = self._buffer[:filled]
+        return filled
 
-    def _fill(self, source: Stream) -> int:
-        while True:
-            source.wait_readable()
-            with contextlib.suppress(BlockingIOError):
-                filled = os.readv(source.sock.fileno(), [self._buffer])
-                source.moved += filled
-                return filled
-
-    def _empty(self, sink: Stream, rest: memoryview) -> int:
-        while True:
-            try:
-                emptied = os.write(sink.sock.fileno(), rest)
-            except BlockingIOError:
-                sink.wait_writable()
-            else:
-                sink.moved += emptied
-                return emptied
+    def empty(self, sink: int) -> int:
+        """Write as far as *sink* has room."""
+        with contextlib.suppress(BlockingIOError):
+            while self._held:
+                self._held = self._held[os.write(sink, self._held) :]
+        return len(self._held)
 
     def close(self) -> None:
         """Let the buffer go."""
+        self._held.release()
         self._buffer.release()
 
 
-def send_range(stream: Stream, fd: int, offset: int, size: int) -> None:
-    """Send the *size* bytes of the file *fd* at *offset*.
+def send_range(stream: Stream, fd: int, offset: int, size: int, moving: Moving) -> None:
+    """Send the *size* bytes of the file *fd* at *offset*, as fast as *moving* may.
 
     Raises `TransferError` if the file ends before, or if the peer takes nothing for too long.
     """
+    most = min(CHUNK, moving.limit.step)
     while size:
         _wait_while_taken(stream)
         with contextlib.suppress(BlockingIOError):
-            sent = os.sendfile(stream.sock.fileno(), fd, offset, min(CHUNK, size))
+            sent = os.sendfile(stream.sock.fileno(), fd, offset, min(most, size))
             if not sent:
                 raise TransferError(Code.CHANGED)
             offset, size = offset + sent, size - sent
+            moving.add(sent, gevent.sleep)
 
 
-def receive_bytes(stream: Stream, size: int, write: Callable[[memoryview], None]) -> None:
-    """Give the next *size* bytes to *write*, in pieces that it must not keep.
+def receive_bytes(fd: int, size: int, write: Callable[[memoryview], None], moving: Moving) -> None:
+    """Give the next *size* bytes that come on the non-blocking socket *fd* to *write*, as fast as *moving* may.
 
-    Raises `TransferError` if the connection ends before, or if too little comes for too long.
+    Blocks, so that all that is done with a piece is done on one thread, and while the processor still has it in its
+    cache; *write* must not keep it. Raises `TransferError` if the connection ends before, or if too little comes for
+    too long.
     """
-    buffer = memoryview(bytearray(min(CHUNK, size)))
+    buffer = memoryview(bytearray(min(moving.limit.step, size)))
+    readable = select.poll()
+    readable.register(fd, select.POLLIN)
+    patience, step = STALL_SECONDS, 0
     while size:
-        step = min(SLOWEST_STEP, size)
-        with gevent.Timeout(STALL_SECONDS, TransferError(Code.STALLED)):
-            while step > 0:
-                stream.wait_readable()
-                received = stream.sock.recv_into(buffer[:size])
-                if not received:
-                    raise TransferError(Code.INTERRUPTED)
-                write(buffer[:received])
-                size, step = size - received, step - received
+        try:
+            received = os.readv(fd, [buffer[:size]])
+        except BlockingIOError:
+            patience -= _wait_for(readable, patience)
+            continue
+        if not received:
+            raise TransferError(Code.INTERRUPTED)
+        write(buffer[:received])
+        size, step = size - received, step + received
+        if step >= SLOWEST_STEP:
+            patience, step = STALL_SECONDS, 0
+        moving.add(received, time.sleep)
+
+
+def _wait_for(ready: select.poll, patience: float) -> float:
+    """The seconds that it took until *ready*. Raises `TransferError` when there is no *patience* left."""
+    begun = time.monotonic()
+    if not ready.poll(max(0.0, patience) * 1000):
+        raise TransferError(Code.STALLED)
+    return time.monotonic() - begun
 
 
 def _wait_while_taken(stream: Stream) -> None:

@@ -2,9 +2,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from greenchat.protocol.limits import MAX_DELIVERY, MAX_FILE_NAME, MAX_LINE, MAX_NAME_CHARACTERS
+from greenchat.protocol.limits import (
+    MAX_ALGORITHM_NAME,
+    MAX_ALGORITHMS,
+    MAX_DELIVERY,
+    MAX_FILE_NAME,
+    MAX_LINE,
+    MAX_NAME_CHARACTERS,
+    MAX_NUMBER,
+)
 from greenchat.protocol.names import file_name, user_name
-from greenchat.protocol.records import Want, Welcome, encode
+from greenchat.protocol.records import Take, Want, Welcome, encode
 from greenchat.protocol.text import safe_block
 from greenchat.protocol.wire import ClientWire, Event, Text
 
@@ -42,3 +50,10 @@ def test_bound_on_a_delivery_is_reached() -> None:
 def test_record_holds_the_longest_names(letter: str) -> None:
     file = file_name(letter * (MAX_FILE_NAME // len(letter.encode())))
     assert len(encode(Want("f" * 32, user_name(letter * MAX_NAME_CHARACTERS), file))) <= MAX_LINE + len(b"\n")
+
+
+def test_record_holds_whatever_algorithms_an_owner_says_it_has() -> None:
+    algorithms = ("\U0001f44d" * MAX_ALGORITHM_NAME,) * MAX_ALGORITHMS
+    address = ("fe80::" + ":".join(["ffff"] * 4) + "%" + "e" * 15, 65535)
+    take = Take(MAX_NUMBER, "f" * 32, MAX_NUMBER, (address,), "f" * 32, algorithms)
+    assert len(encode(take)) <= MAX_LINE + len(b"\n")

@@ -8,8 +8,24 @@ from hypothesis import strategies as st
 
 from greenchat.errors import Code, ProtocolError
 from greenchat.protocol import records
-from greenchat.protocol.limits import MAX_LINE, MAX_NUMBER
-from greenchat.protocol.records import SOH, Addresses, Get, Go, Got, Hello, Record, Take, decode, encode
+from greenchat.protocol.limits import MAX_ALGORITHM_NAME, MAX_ALGORITHMS, MAX_LINE, MAX_NUMBER
+from greenchat.protocol.records import (
+    SOH,
+    Addresses,
+    Algorithms,
+    File,
+    Get,
+    Go,
+    Got,
+    Have,
+    Hello,
+    Pull,
+    Record,
+    Take,
+    Wait,
+    decode,
+    encode,
+)
 
 EXPORTED = [getattr(records, name) for name in records.__all__]
 KINDS: list[type[Record]] = [
@@ -18,10 +34,12 @@ KINDS: list[type[Record]] = [
 FIELDS = [(kind, field.name) for kind in KINDS for field in dataclasses.fields(kind)]
 NUMBERS = st.integers(0, MAX_NUMBER)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=MAX_ALGORITHM_NAME)
 VALUES: dict[object, st.SearchStrategy[Any]] = {
     int: NUMBERS,
     str: TEXTS,
     Addresses: st.lists(st.tuples(TEXTS, NUMBERS), max_size=4).map(tuple),
+    Algorithms: st.lists(NAMES, max_size=MAX_ALGORITHMS).map(tuple),
 }
 WRONG: dict[object, list[Any]] = {
     int: [None, True, -1, MAX_NUMBER + 1, 1.0, "1", [1], {}],
@@ -43,6 +61,21 @@ WRONG: dict[object, list[Any]] = {
         ["ab"],
         [["\ud800", 1]],
     ],
+    Algorithms: [
+        None,
+        True,
+        1,
+        "sha256",
+        {},
+        {"sha256": 1},
+        [None],
+        [1],
+        [["sha256"]],
+        ["sha256", {}],
+        ["\ud800"],
+        ["a" * (MAX_ALGORITHM_NAME + 1)],
+        ["a"] * (MAX_ALGORITHMS + 1),
+    ],
 }
 NESTED = b"[" * 4000
 
@@ -53,7 +86,7 @@ def made(kind: type[Record]) -> st.SearchStrategy[Record]:
 
 def sent(kind: type[Record]) -> dict[str, Any]:
     """The JSON object of one record of *kind*, to be spoiled."""
-    plain: dict[object, Any] = {int: 1, str: "a", Addresses: [["192.0.2.1", 5000]]}
+    plain: dict[object, Any] = {int: 1, str: "a", Addresses: [["192.0.2.1", 5000]], Algorithms: ["sha256"]}
     return {"t": kind.__name__.lower()} | {name: plain[hint] for name, hint in get_type_hints(kind).items()}
 
 
@@ -79,11 +112,18 @@ def test_every_kind_is_exported() -> None:
         (Get(7, "ann", "a.txt"), b'\x01{"t":"get","id":7,"owner":"ann","file":"a.txt"}\n'),
         (Got("caf\u00e9\n"), b'\x01{"t":"got","digest":"caf\\u00e9\\n"}\n'),
         (
-            Take(1, "f0", 2, (("::1", 5000), ("192.0.2.1", 5001)), "k"),
-            b'\x01{"t":"take","id":1,"ticket":"f0","size":2,"direct":[["::1",5000],["192.0.2.1",5001]],"key":"k"}\n',
+            Take(1, "f0", 2, (("::1", 5000), ("192.0.2.1", 1)), "k", ("a",)),
+            b'\x01{"t":"take","id":1,"ticket":"f0","size":2,"direct":[["::1",5000],["192.0.2.1",1]],"key":"k","algorithms":["a"]}\n',
         ),
+        (Have("f0", 2, ()), b'\x01{"t":"have","ticket":"f0","size":2,"algorithms":[]}\n'),
+        (
+            Pull("f0", "sha256", 5, "d0"),
+            b'\x01{"t":"pull","ticket":"f0","algorithm":"sha256","offset":5,"prefix":"d0"}\n',
+        ),
+        (Wait(), b'\x01{"t":"wait"}\n'),
+        (File(13, 5), b'\x01{"t":"file","size":13,"offset":5}\n'),
     ],
-    ids=["no field", "plain", "not ASCII", "addresses"],
+    ids=["no field", "plain", "not ASCII", "lists", "empty list", "pull", "wait", "file"],
 )
 def test_record_is_this_line(record: Record, line: bytes) -> None:
     assert encode(record) == line
@@ -112,7 +152,13 @@ def test_what_cannot_be_decoded_is_not_sent() -> None:
         Got("\ud800"),
         Get(-1, "ann", "x"),
         Get(2**63, "ann", "x"),
-        Take(1, "t", 1, (("\udfff", 5000),), "k"),
+        Take(1, "t", 1, (("\udfff", 5000),), "k", ()),
+        Take(1, "t", 1, (), "k", ("\udfff",)),
+        Have("t", 1, ("a",) * (MAX_ALGORITHMS + 1)),
+        Have("t", 1, ("a" * (MAX_ALGORITHM_NAME + 1),)),
+        Pull("t", "sha256", -1, ""),
+        File(1, -1),
+        File(2**63, 0),
     ):
         with pytest.raises(ProtocolError) as refused:
             encode(record)
@@ -188,6 +234,40 @@ def test_row_27_wrong_value_is_a_coded_error(kind: type[Record], name: str) -> N
 @pytest.mark.parametrize("number", ["1e3", "1.0", "-0.0", "1e400", "9" * 4000, "9" * 8000], ids=lambda text: text[:5])
 def test_row_27_number_that_is_no_small_integer_is_a_coded_error(number: str) -> None:
     assert outcome(b'{"t":"hello","v":%s,"name":"bob","listen":0}' % number.encode()) is Code.BAD_RECORD
+
+
+@pytest.mark.parametrize("number", ["-1", str(2**63), str(2**64), "1e3", "5.0", "true", "null", '"5"', "9" * 4000])
+@pytest.mark.parametrize(
+    "record",
+    [
+        b'{"t":"pull","ticket":"f0","algorithm":"sha256","offset":%s,"prefix":""}',
+        b'{"t":"file","size":5,"offset":%s}',
+        b'{"t":"file","size":%s,"offset":0}',
+    ],
+    ids=["pull", "file from there", "file of that size"],
+)
+def test_row_22_offset_that_is_none_is_a_coded_error(record: bytes, number: str) -> None:
+    assert outcome(record % number.encode()) is Code.BAD_RECORD
+
+
+def test_row_22_largest_offset_is_a_number_like_any() -> None:
+    assert decode(encode(Pull("f0", "sha256", MAX_NUMBER, ""))[1:-1]) == Pull("f0", "sha256", MAX_NUMBER, "")
+
+
+@pytest.mark.parametrize(
+    "algorithms",
+    [
+        (),
+        ("",),
+        ("a",) * MAX_ALGORITHMS,
+        ("\U0001f44d" * MAX_ALGORITHM_NAME,) * MAX_ALGORITHMS,
+        ("md5", "\x1b[2J", "a b"),
+    ],
+    ids=["none", "empty name", "the same", "most and longest", "unknown"],
+)
+def test_algorithms_within_their_bounds_are_taken_as_they_are(algorithms: Algorithms) -> None:
+    have = Have("f0", 1, algorithms)
+    assert decode(encode(have)[1:-1]) == have
 
 
 def test_largest_number_is_taken() -> None:

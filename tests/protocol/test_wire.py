@@ -25,6 +25,7 @@ from greenchat.protocol.records import (
     Relay,
     Sorry,
     Take,
+    Wait,
     Want,
     Welcome,
     encode,
@@ -57,18 +58,19 @@ SAMPLES: list[Record] = [
     Done("f0"),
     Error("shutdown", "x"),
     Fail(1, "not-found", "x"),
-    File(1, "blake2b"),
+    File(2, 1),
     GET,
     Go(),
     Got("f0"),
-    Have("f0", 1),
+    Have("f0", 1, ("sha256",)),
     Hello(1, "bob", 5000),
-    Pull("f0"),
+    Pull("f0", "sha256", 1, "d0"),
     Refuse("f0", "not-found", "x"),
     Refused("name-taken", "x"),
     Relay("k"),
     Sorry("not-found", "x"),
-    Take(1, "f0", 1, (("::1", 5000),), "k"),
+    Take(1, "f0", 1, (("::1", 5000),), "k", ("sha256",)),
+    Wait(),
     WANT,
     Welcome(1, "bob"),
 ]
@@ -243,8 +245,13 @@ def test_row_26_bad_name_ends_the_connection_with_a_code(name: str) -> None:
 
 
 def test_lines_are_one_text_as_long_as_no_record_comes_between() -> None:
-    stream = b"one\r\n\ntwo\n" + encode(GET) + encode(Have("f0", 1)) + b"three\n"
-    assert opened(ServerWire, HELLO).receive(stream) == [Text(b"one\n\ntwo\n"), GET, Have("f0", 1), Text(b"three\n")]
+    stream = b"one\r\n\ntwo\n" + encode(GET) + encode(Have("f0", 1, ("sha256",))) + b"three\n"
+    assert opened(ServerWire, HELLO).receive(stream) == [
+        Text(b"one\n\ntwo\n"),
+        GET,
+        Have("f0", 1, ("sha256",)),
+        Text(b"three\n"),
+    ]
 
 
 def test_guest_and_messages_come_in_one_piece() -> None:

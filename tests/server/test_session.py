@@ -1,6 +1,7 @@
 import contextlib
 import json
 from collections.abc import Callable
+from typing import Any
 
 import gevent
 import pytest
@@ -8,12 +9,13 @@ from conftest import People, Wire, hello, reset, until
 from gevent import socket
 
 from greenchat import ChatServer
-from greenchat.errors import Code, sentence
+from greenchat.errors import Code, TransferError, sentence
 from greenchat.protocol.limits import MAX_LINE
 from greenchat.protocol.records import (
     Dial,
     Error,
     Fail,
+    File,
     Get,
     Go,
     Have,
@@ -25,11 +27,12 @@ from greenchat.protocol.records import (
     Relay,
     Sorry,
     Take,
+    Wait,
     Want,
     Welcome,
     encode,
 )
-from greenchat.server import outbox, session, tickets
+from greenchat.server import outbox, relay, session, tickets
 
 
 def chatting(people: People) -> tuple[Wire, Wire]:
@@ -125,7 +128,7 @@ def test_row_18_host_in_a_hello_is_no_address(people: People) -> None:
     dan.record(Welcome)
     ann = people.member("ann")
     ann.tell(Get(1, "dan", "file"))
-    dan.send(raw(t="have", ticket=dan.record(Want).ticket, size=1, direct=[["192.0.2.1", 22]]))
+    dan.send(raw(t="have", ticket=dan.record(Want).ticket, size=1, algorithms=[], direct=[["192.0.2.1", 22]]))
     assert ann.record(Take).direct == (("127.0.0.1", 5000),)
 
 
@@ -348,6 +351,11 @@ NESTED = b'\x01{"t":"get","id":' + b"[" * 4000 + b"]" * 4000 + b"}\n"
         pytest.param(b'\x01{"t":"get","id":NaN,"owner":"bob","file":"x"}\n', id="NaN"),
         pytest.param(raw(t="get", id=1, owner=["bob"], file="x"), id="text as list"),
         pytest.param(raw(t="get", id=1, owner="bob", file="\ud800"), id="lone surrogate"),
+        pytest.param(raw(t="have", ticket="f0", size=1), id="no algorithms"),
+        pytest.param(raw(t="have", ticket="f0", size=1, algorithms="sha256"), id="algorithms as text"),
+        pytest.param(raw(t="have", ticket="f0", size=1, algorithms=["a"] * 1000), id="a thousand algorithms"),
+        pytest.param(raw(t="have", ticket="f0", size=1, algorithms=["a" * 1000]), id="long algorithm"),
+        pytest.param(raw(t="have", ticket="f0", size=1, algorithms=[["a"]]), id="algorithm as list"),
     ],
 )
 def test_row_27_malformed_record_is_an_error_with_a_code(
@@ -369,11 +377,13 @@ def test_row_27_malformed_record_is_an_error_with_a_code(
         Hello(1, "eve", 0),
         Welcome(1, "ann"),
         Want("0" * 32, "ann", "x"),
-        Take(1, "0" * 32, 1, (), "0" * 32),
+        Take(1, "0" * 32, 1, (), "0" * 32, ("sha256",)),
         Dial("0" * 32, "0" * 32),
         Error("x", "y"),
         Relay("0" * 32),
-        Pull("0" * 32),
+        Pull("0" * 32, "sha256", 0, ""),
+        Wait(),
+        File(1, 0),
     ],
     ids=lambda record: type(record).__name__.lower(),
 )
@@ -390,7 +400,7 @@ def test_row_27_record_where_it_is_not_allowed_is_an_error(people: People, recor
     ("first", "code"),
     [
         pytest.param(encode(Get(1, "bob", "x")), Code.UNEXPECTED, id="get"),
-        pytest.param(encode(Have("0" * 32, 1)), Code.UNEXPECTED, id="have"),
+        pytest.param(encode(Have("0" * 32, 1, ("sha256",))), Code.UNEXPECTED, id="have"),
         pytest.param(encode(Go()), Code.UNEXPECTED, id="go"),
         pytest.param(raw(t="unknown"), Code.UNEXPECTED, id="unknown kind"),
         pytest.param(b"\x01{\n", Code.BAD_RECORD, id="malformed"),
@@ -435,7 +445,7 @@ def introduced(people: People) -> tuple[Wire, Wire, Take]:
     """A requester, an owner who granted, and what the requester may take."""
     ann, owner = people.member("ann"), people.member("dan", listen=5000)
     ann.tell(Get(1, "dan", "file"))
-    owner.tell(Have(owner.record(Want).ticket, 5))
+    owner.tell(Have(owner.record(Want).ticket, 5, ("blake3", "sha256")))
     return ann, owner, ann.record(Take)
 
 
@@ -456,6 +466,7 @@ def relayed(people: People) -> tuple[Wire, Wire]:
 def test_request_is_passed_on_and_answered(people: People) -> None:
     _, _, take = introduced(people)
     assert (take.id, take.size, take.direct) == (1, 5, (("127.0.0.1", 5000),))
+    assert take.algorithms == ("blake3", "sha256")
 
 
 def test_refusal_is_passed_on(people: People) -> None:
@@ -529,7 +540,7 @@ def test_row_32_requester_leaves_in_the_middle(people: People) -> None:
     ann.close()
     assert side.record(Sorry).code == Code.INTERRUPTED
     assert at_the_relay(people, key).record(Sorry).code == Code.BAD_TICKET
-    owner.tell(Have(take.ticket, 5))  # too late, and harmless
+    owner.tell(Have(take.ticket, 5, ("sha256",)))  # too late, and harmless
     chat_goes_on(bob, cat)
     owner.send(b"here\n")
     assert bob.line() == b"dan: here"
@@ -590,6 +601,82 @@ def test_row_20_data_connection_that_ends_before_it_is_joined(people: People) ->
     at_the_relay(people, take.key).close()
     side = at_the_relay(people, owner.record(Dial).key)
     assert side.rest() == encode(Go())
+    chat_goes_on(bob, cat)
+
+
+@pytest.mark.parametrize(("cap", "code"), [("MAX_RELAYS", Code.RELAY_BUSY), ("MAX_RELAYS_EACH", Code.TOO_MANY)])
+def test_row_31_relay_that_is_full_is_told_to_both_sides(
+    people: People, monkeypatch: pytest.MonkeyPatch, cap: str, code: Code
+) -> None:
+    bob, cat = chatting(people)
+    _, owner, take = introduced(people)
+    requester_side = at_the_relay(people, take.key)
+    key = owner.record(Dial).key
+    monkeypatch.setattr(relay, cap, 0)
+    owner_side = at_the_relay(people, key)
+    for side in (requester_side, owner_side):
+        assert side.record(Sorry) == Sorry(code, sentence(code))
+        assert side.rest() == b""
+    chat_goes_on(bob, cat)
+
+
+def test_row_31_user_with_too_many_relays_can_ask_again_when_one_has_ended(
+    people: People, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "MAX_RELAYS_EACH", 1)
+    ann, owner, take = introduced(people)
+    sides = [at_the_relay(people, take.key), at_the_relay(people, owner.record(Dial).key)]
+    sides[0].record(Go)
+    assert at_the_relay(people, granted(ann, owner).key).record(Sorry).code == Code.TOO_MANY
+    for side in sides:
+        side.close()
+    until(lambda: server.relaying == 0)
+    at_the_relay(people, granted(ann, owner).key)
+    owner.record(Dial)
+
+
+def granted(ann: Wire, owner: Wire) -> Take:
+    """What ann may take from dan once more."""
+    ann.tell(Get(2, "dan", "file"))
+    owner.tell(Have(owner.record(Want).ticket, 5, ("sha256",)))
+    return ann.record(Take)
+
+
+def test_row_32_relayed_file_goes_on_when_both_users_leave(people: People, server: ChatServer) -> None:
+    bob, cat = chatting(people)
+    ann, owner, take = introduced(people)
+    one = at_the_relay(people, take.key)
+    other = at_the_relay(people, owner.record(Dial).key)
+    one.record(Go)
+    other.record(Go)
+    ann.close()
+    owner.close()
+    until(lambda: len(server._sessions) == 2)
+    other.send(b"the rest\n")
+    assert one.line() == b"the rest"
+    chat_goes_on(bob, cat)
+
+
+def test_row_32_requester_whose_time_is_up_as_the_owner_comes_is_served(
+    people: People, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob, cat = chatting(people)
+    _, owner, take = introduced(people)
+    one = at_the_relay(people, take.key)
+    key = owner.record(Dial).key
+    (waiting,) = (greenlet for session, greenlet in server._sessions.items() if not session.name)
+    join = tickets.TicketOffice._join
+
+    def join_too_late(*arguments: Any) -> None:
+        gevent.kill(waiting, TransferError(Code.OWNER_SILENT))
+        join(*arguments)
+
+    monkeypatch.setattr(tickets.TicketOffice, "_join", join_too_late)
+    other = at_the_relay(people, key)
+    one.record(Go)
+    other.record(Go)
+    other.send(b"all of it\n")
+    assert one.line() == b"all of it"
     chat_goes_on(bob, cat)
 
 

@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,12 +8,15 @@ import pytest
 from conftest import Wire, tcp_pair, until
 from gevent import socket
 
-from greenchat.errors import Code, TransferError
+from greenchat.errors import Code, TransferError, sentence
+from greenchat.protocol.limits import MAX_ALGORITHM_NAME, MAX_ALGORITHMS
 from greenchat.protocol.records import Dial, Fail, Get, Go, Have, Record, Refuse, Take, Want, encode
 from greenchat.server import relay, tickets
 from greenchat.server.directory import Directory
 from greenchat.server.relay import RelayRoom
 from greenchat.server.tickets import Party, TicketOffice
+
+SHA = ("sha256",)
 
 
 @dataclass(eq=False)
@@ -55,7 +59,7 @@ class Town:
 
     def granted(self, number: int = 1) -> Take:
         """What ann may take from bob."""
-        self.office.have(self.bob, Have(self.asked(number), 7))
+        self.office.have(self.bob, Have(self.asked(number), 7, SHA))
         take = self.ann.told[-1]
         assert isinstance(take, Take)
         return take
@@ -65,6 +69,20 @@ class Town:
         near, far = tcp_pair()
         self.ends.append(Wire.over(far))
         return self.ends[-1], gevent.spawn(self._meet, key, near)
+
+    def gone(self, user: User) -> None:
+        """*user* leaves, and its name is free."""
+        self.directory.release(user)
+        self.office.forget(user)
+
+    def relayed(self) -> tuple[Wire, Wire]:
+        """Ann's side and bob's, joined."""
+        _, requester, meeting, key = self.waiting()
+        owner, joining = self.come(key)
+        requester.record(Go)
+        owner.record(Go)
+        assert (meeting.get(), joining.get()) == (None, None)
+        return requester, owner
 
     def _meet(self, key: str, sock: socket.socket) -> object:
         try:
@@ -118,11 +136,29 @@ def test_owner_is_asked_on_behalf_of_the_requester(town: Town) -> None:
 
 def test_owner_who_has_the_file_makes_a_ticket_good(town: Town) -> None:
     ticket = town.asked(3)
-    town.office.have(town.bob, Have(ticket, 7))
+    town.office.have(town.bob, Have(ticket, 7, SHA))
     (take,) = town.ann.told
     assert isinstance(take, Take)
     assert (take.id, take.ticket, take.size, take.direct) == (3, ticket, 7, (("127.0.0.1", 5000),))
     assert take.key != ticket
+
+
+@pytest.mark.parametrize(
+    "algorithms",
+    [
+        pytest.param(("blake3", "sha256"), id="usual"),
+        pytest.param(("sha256", "blake3"), id="the other way round"),
+        pytest.param((), id="none"),
+        pytest.param(("of-a-newer-version", "", "a", "a"), id="strange"),
+        pytest.param(("\U0001f44d" * MAX_ALGORITHM_NAME,) * MAX_ALGORITHMS, id="most and longest"),
+    ],
+)
+def test_algorithms_of_the_owner_are_passed_on_as_they_are(town: Town, algorithms: tuple[str, ...]) -> None:
+    town.office.have(town.bob, Have(town.asked(), 7, algorithms))
+    (take,) = town.ann.told
+    assert isinstance(take, Take)
+    assert take.algorithms == algorithms
+    assert encode(take)
 
 
 def test_every_secret_is_another(town: Town) -> None:
@@ -192,23 +228,23 @@ def test_row_17_answer_of_another_than_the_owner_is_ignored(town: Town, who: str
     user = town.directory.find(who) or town.user(who)
     ticket = town.asked()
     if answer is Have:
-        town.office.have(user, Have(ticket, 666))
+        town.office.have(user, Have(ticket, 666, SHA))
     else:
         town.office.refuse(user, Refuse(ticket, Code.NOT_FOUND, ""))
     assert not town.ann.told
-    town.office.have(town.bob, Have(ticket, 7))
+    town.office.have(town.bob, Have(ticket, 7, SHA))
     assert isinstance(town.ann.told[0], Take)
 
 
 def test_answers_to_what_nobody_asked_are_ignored(town: Town) -> None:
-    town.office.have(town.bob, Have("0" * 32, 7))
+    town.office.have(town.bob, Have("0" * 32, 7, SHA))
     town.office.refuse(town.bob, Refuse("0" * 32, Code.NOT_FOUND, ""))
     assert not town.ann.told
 
 
 def test_second_answer_is_ignored(town: Town) -> None:
     take = town.granted()
-    town.office.have(town.bob, Have(take.ticket, 8))
+    town.office.have(town.bob, Have(take.ticket, 8, SHA))
     town.office.refuse(town.bob, Refuse(take.ticket, Code.NOT_FOUND, ""))
     assert town.ann.told == [take]
 
@@ -218,7 +254,7 @@ def test_row_31_owner_that_never_answers(town: Town, monkeypatch: pytest.MonkeyP
     ticket = town.asked(5)
     until(lambda: town.ann.told)
     assert failure(town.ann) == (5, Code.OWNER_SILENT)
-    town.office.have(town.bob, Have(ticket, 7))
+    town.office.have(town.bob, Have(ticket, 7, SHA))
     assert len(town.ann.told) == 1  # an answer that is too late is none
 
 
@@ -252,7 +288,7 @@ def test_row_32_owner_leaves_before_it_answers(town: Town) -> None:
     ticket = town.asked(6)
     town.office.forget(town.bob)
     assert failure(town.ann) == (6, Code.OWNER_LEFT)
-    town.office.have(town.bob, Have(ticket, 7))
+    town.office.have(town.bob, Have(ticket, 7, SHA))
     assert len(town.ann.told) == 1
 
 
@@ -273,7 +309,7 @@ def test_row_32_owner_leaves_while_the_requester_waits_at_the_relay(town: Town) 
 def test_row_32_requester_leaves_before_the_answer(town: Town) -> None:
     ticket = town.asked()
     town.office.forget(town.ann)
-    town.office.have(town.bob, Have(ticket, 7))
+    town.office.have(town.bob, Have(ticket, 7, SHA))
     assert not town.ann.told[1:]
     assert not town.office._by_ticket
     assert not town.office._by_key
@@ -299,7 +335,7 @@ def test_who_leaves_disturbs_no_others(town: Town) -> None:
     town.office.forget(town.ann)
     want = town.bob.told[-1]
     assert isinstance(want, Want)
-    town.office.have(town.bob, Have(want.ticket, 7))
+    town.office.have(town.bob, Have(want.ticket, 7, SHA))
     assert isinstance(cat.told[-1], Take)
 
 
@@ -429,3 +465,189 @@ def test_relay_that_fills_up_meanwhile_is_busy_for_both(town: Town, monkeypatch:
     monkeypatch.setattr(relay, "MAX_RELAYS", 0)
     assert town.come(key)[1].get() == Code.RELAY_BUSY
     assert meeting.get() == Code.RELAY_BUSY
+
+
+# --- caps on relays ---------------------------------------------------------------------------
+
+
+def test_row_31_user_with_too_many_relays_is_told_and_the_owner_is_not_asked(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "MAX_RELAYS_EACH", 1)
+    town.relayed()
+    take = town.granted(2)
+    assert town.come(take.key)[1].get() == Code.TOO_MANY
+    assert isinstance(town.bob.told[-1], Want)
+    assert town.come(take.key)[1].get() == Code.BAD_TICKET  # the key is used up
+
+
+def test_row_31_relays_that_become_too_many_meanwhile_are_told_to_both(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "MAX_RELAYS_EACH", 1)
+    _, _, meeting, key = town.waiting()
+    town.relayed()
+    assert town.come(key)[1].get() == Code.TOO_MANY
+    assert meeting.get() == Code.TOO_MANY
+    assert town.relay.running == 1
+
+
+@pytest.mark.parametrize(("requester", "owner"), [("ann", "cat"), ("cat", "ann"), ("bob", "cat"), ("cat", "bob")])
+def test_row_31_relays_count_for_both_users_in_either_role(
+    town: Town, monkeypatch: pytest.MonkeyPatch, requester: str, owner: str
+) -> None:
+    monkeypatch.setattr(relay, "MAX_RELAYS_EACH", 1)
+    town.user("cat")
+    town.relayed()
+    assert town.come(_granted(town, requester, owner).key)[1].get() == Code.TOO_MANY
+
+
+def test_row_31_relays_of_some_are_no_bound_for_others(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "MAX_RELAYS_EACH", 1)
+    town.relayed()
+    town.user("cat"), town.user("dan")
+    end, meeting = town.come(_granted(town, "cat", "dan").key)
+    until(lambda: isinstance(town.users[-1].told[-1], Dial))
+    town.come(town.users[-1].told[-1].key)  # type: ignore[attr-defined]  # it is a Dial
+    end.record(Go)
+    assert meeting.get() is None
+
+
+def _granted(town: Town, requester: str, owner: str) -> Take:
+    """What one of them may take from the other."""
+    users = {user.name: user for user in town.users}
+    town.office.ask(users[requester], Get(1, owner, "file"))
+    want = users[owner].told[-1]
+    assert isinstance(want, Want)
+    town.office.have(users[owner], Have(want.ticket, 7, SHA))
+    take = users[requester].told[-1]
+    assert isinstance(take, Take)
+    return take
+
+
+@pytest.mark.parametrize("again", ["ann", "ANN", "\uff21\uff4e\uff4e"], ids=["same", "capitals", "wide letters"])
+def test_row_31_who_comes_back_in_another_form_of_the_name_has_the_same_relays(
+    town: Town, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    monkeypatch.setattr(relay, "MAX_RELAYS_EACH", 1)
+    town.relayed()
+    town.gone(town.ann)
+    town.ann = town.user(again)
+    town.user("cat")
+    assert town.come(_granted(town, again, "cat").key)[1].get() == Code.TOO_MANY
+
+
+def test_both_users_are_counted_in_one_form_of_their_names(town: Town) -> None:
+    town.gone(town.ann)
+    town.gone(town.bob)
+    town.ann, town.bob = town.user("STRASSE"), town.user("Bob")
+    town.office.ask(town.ann, Get(1, "BOB", "file"))
+    (want,) = town.bob.told
+    assert isinstance(want, Want)
+    town.office.have(town.bob, Have(want.ticket, 7, SHA))
+    (take,) = town.ann.told
+    assert isinstance(take, Take)
+    end, _ = town.come(take.key)
+    until(lambda: isinstance(town.bob.told[-1], Dial))
+    town.come(town.bob.told[-1].key)  # type: ignore[attr-defined]  # it is a Dial
+    end.record(Go)
+    assert town.relay._of == Counter(("strasse", "bob"))
+
+
+def test_relay_that_ends_makes_room_again(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "MAX_RELAYS_EACH", 1)
+    for _ in range(3):
+        for side in town.relayed():
+            side.close()
+        until(lambda: town.relay.running == 0)
+    assert not town.relay._of
+
+
+def test_who_waits_at_the_relay_counts_for_nothing(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "MAX_RELAYS_EACH", 1)
+    monkeypatch.setattr(tickets, "MEET_SECONDS", 0.05)
+    _, _, meeting, _ = town.waiting()
+    town.relayed()
+    assert meeting.get() == Code.OWNER_SILENT
+    assert town.relay._of == Counter(("ann", "bob"))
+
+
+@pytest.mark.parametrize("cap", ["MAX_RELAYS", "MAX_RELAYS_EACH"])
+def test_refused_meeting_counts_for_nothing(town: Town, monkeypatch: pytest.MonkeyPatch, cap: str) -> None:
+    _, _, meeting, key = town.waiting()
+    monkeypatch.setattr(relay, cap, 0)
+    assert town.come(key)[1].get() == meeting.get() != None  # noqa: E711 - both have a code, the same
+    assert town.relay.running == 0
+    assert not town.relay._of
+    assert not town.office._by_key
+    assert not town.office._by_ticket
+
+
+def test_running_relay_outlives_its_users_and_counts_until_it_ends(town: Town) -> None:
+    requester, owner = town.relayed()
+    town.gone(town.ann)
+    town.gone(town.bob)
+    owner.send(b"the rest\n")
+    assert requester.line() == b"the rest"
+    assert town.relay._of == Counter(("ann", "bob"))
+    requester.close()
+    owner.close()
+    until(lambda: not town.relay._of)
+
+
+@pytest.mark.parametrize("why", [TransferError(Code.OWNER_SILENT), gevent.GreenletExit()], ids=["late", "killed"])
+def test_side_that_gives_up_in_the_turn_in_which_it_is_joined_is_joined(town: Town, why: BaseException) -> None:
+    _, requester, meeting, key = town.waiting()
+    near, far = tcp_pair()
+    town.ends.append(owner := Wire.over(far))
+    gevent.kill(meeting, why)  # arrives when the other side has just come
+    town.office.meet(key, near)
+    meeting.join()
+    requester.record(Go)
+    owner.record(Go)
+    owner.send(b"over to you\n")
+    assert requester.line() == b"over to you"
+    assert town.relay.running == 1
+    assert not town.office._by_key
+
+
+# --- closing ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "get", [Get(8, "bob", "file"), Get(8, "nobody", "file"), Get(8, "ann", "file"), Get(8, "bob", "x" * 300)]
+)
+def test_row_33_closed_office_refuses_every_request_as_it_shuts_down(town: Town, get: Get) -> None:
+    town.office.close()
+    town.office.ask(town.ann, get)
+    assert town.ann.told == [Fail(8, Code.SHUTDOWN, sentence(Code.SHUTDOWN))]
+    assert not town.bob.told
+    assert not town.office._by_ticket
+
+
+def test_row_33_request_that_waited_when_the_office_closed_is_answered(town: Town) -> None:
+    have, refused = town.asked(1), town.asked(2)
+    town.office.close()
+    town.office.have(town.bob, Have(have, 7, SHA))
+    town.office.refuse(town.bob, Refuse(refused, Code.NOT_FOUND, ""))
+    take, fail = town.ann.told
+    assert isinstance(take, Take)
+    assert isinstance(fail, Fail)
+    assert (take.id, fail.id) == (1, 2)
+
+
+def test_row_33_what_was_granted_may_still_be_fetched_when_the_office_has_closed(town: Town) -> None:
+    take = town.granted()
+    town.office.close()
+    requester, meeting = town.come(take.key)
+    until(lambda: isinstance(town.bob.told[-1], Dial))
+    town.come(town.bob.told[-1].key)  # type: ignore[attr-defined]  # it is a Dial
+    requester.record(Go)
+    assert meeting.get() is None
+
+
+def test_closing_the_office_again_changes_nothing(town: Town) -> None:
+    town.office.close()
+    town.office.close()
+    town.office.ask(town.ann, Get(1, "bob", "file"))
+    assert failure(town.ann) == (1, Code.SHUTDOWN)

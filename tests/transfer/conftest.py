@@ -10,11 +10,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 
+import gevent
 import pytest
 from gevent import socket
 from gevent.threadpool import ThreadPool
+from transfer.ends import PULL, Ends, fill_long_ago, partial_in, serve_on
 
 from greenchat.errors import Code, GreenchatError, TransferError
+from greenchat.transfer.partial import Partial
 from greenchat.transfer.pump import Stream
 
 NOBODY = 65534
@@ -95,7 +98,41 @@ def streams() -> Callable[[], AbstractContextManager[tuple[Stream, Stream]]]:
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPool]:
-    """Threads for digests."""
-    threads = ThreadPool(2)
+    """Threads for digests, and for what is received."""
+    threads = ThreadPool(4)
     yield threads
     threads.kill()
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    ends = Ends()
+    yield ends
+    ends.close()
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[[bytes], Path]:
+    """Fill the owner's one file, long ago."""
+    (tmp_path / "share").mkdir()
+    return lambda content: fill_long_ago(tmp_path / "share" / "file", content)
+
+
+@pytest.fixture
+def into(tmp_path: Path) -> Path:
+    """Where the requester's files go."""
+    (tmp_path / "into").mkdir()
+    return tmp_path / "into"
+
+
+@pytest.fixture
+def partial(into: Path) -> Iterator[Partial]:
+    """What the requester has so far: nothing."""
+    with partial_in(into) as partial:
+        yield partial
+
+
+@pytest.fixture
+def serve(ends: Ends, pool: ThreadPool) -> "Callable[..., gevent.Greenlet[..., GreenchatError | None]]":
+    """The channel's end serves a file, as it is pulled; what went wrong."""
+    return lambda path, pull=PULL, moving=None: gevent.spawn(serve_on, ends.channel, path, pool, pull, moving)

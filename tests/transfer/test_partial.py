@@ -3,25 +3,26 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import stat
 import subprocess
 import tempfile
 import threading
-import time
+import types
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transfer.ends import contents, fill, names, only_name, partial_in, sha256
 
 from greenchat.errors import Code, TransferError
-from greenchat.transfer import partial as partial_module
-from greenchat.transfer.partial import Partial, Published
+from greenchat.protocol.limits import BLOCK
+from greenchat.transfer.digest import ALGORITHMS, Digest
+from greenchat.transfer.partial import PARTIAL_NAME, Partial, open_partial
+from greenchat.transfer.publish import Published
 
 Fails: TypeAlias = Callable[..., AbstractContextManager[None]]
 Unprivileged: TypeAlias = Callable[[], AbstractContextManager[None]]
@@ -31,31 +32,26 @@ LONGEST = [pytest.param("x" * 255, id="ASCII"), pytest.param("\u00e9" * 127 + "x
 MAPPED = ("unshare", "--user", "--map-root-user", "--mount")
 
 
-def _write(partial: Partial, content: bytes) -> None:
-    partial.write(memoryview(content))
-
-
 def _receive(directory: Path, name: str, content: bytes) -> Published:
-    with Partial(directory, name) as partial:
-        _write(partial, content)
+    with partial_in(directory, name) as partial:
+        fill(partial, content)
         return partial.publish()
 
 
-def _names(directory: Path) -> list[str]:
-    return sorted(file.name for file in directory.iterdir())
+def _refusing(number: int) -> Callable[..., Any]:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
 
 
-def _contents(directory: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in directory.iterdir()}
-
-
-def _open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def _only_name(directory: Path) -> str:
-    (name,) = _names(directory)
-    return name
+def _interrupt(directory: Path, content: bytes, name: str = "a", owner: str = "bob") -> str:
+    """Leave an unfinished file; its hidden name."""
+    before = set(names(directory))
+    with partial_in(directory, name, owner=owner) as partial:
+        fill(partial, content)
+    (left,) = set(names(directory)) - before
+    return left
 
 
 @pytest.fixture
@@ -69,97 +65,358 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["a", "report.pdf", *LONGEST])
-def test_row_04_temporary_name_is_hidden_and_of_one_length(tmp_path: Path, name: str) -> None:
-    with Partial(tmp_path, name):
-        assert re.fullmatch(r"\.greenchat-[0-9a-f]{16}\.part", _only_name(tmp_path))
+def test_row_04_hidden_name_is_of_one_length(tmp_path: Path, name: str) -> None:
+    with partial_in(tmp_path, name):
+        assert re.fullmatch(r"\.greenchat-[0-9a-f]{32}\.part", only_name(tmp_path))
+        assert PARTIAL_NAME.fullmatch(only_name(tmp_path))
 
 
-def test_row_04_every_temporary_name_is_another(tmp_path: Path) -> None:
-    with Partial(tmp_path, "a"), Partial(tmp_path, "a"), Partial(tmp_path, "a"):
-        assert len(_names(tmp_path)) == 3
+@pytest.mark.parametrize("owner", ["bob", "\u0431\u043e\u0431", "a" * 32, "b/../c"])
+def test_row_04_hidden_name_tells_nothing_of_owner_and_file(tmp_path: Path, owner: str) -> None:
+    with partial_in(tmp_path, "secret-plan", owner=owner):
+        assert "plan" not in only_name(tmp_path)
+        assert owner not in only_name(tmp_path)
 
 
-def test_temporary_file_is_for_its_owner_only(tmp_path: Path) -> None:
-    with Partial(tmp_path, "a"):
-        assert stat.S_IMODE((tmp_path / _only_name(tmp_path)).stat().st_mode) == 0o600
+def test_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    with partial_in(tmp_path):
+        assert stat.S_IMODE((tmp_path / only_name(tmp_path)).stat().st_mode) == 0o600
+
+
+def test_descriptors_are_not_inherited(tmp_path: Path) -> None:
+    with partial_in(tmp_path) as partial:
+        assert not os.get_inheritable(partial._fd)
+        assert not os.get_inheritable(partial._directory)
 
 
 def test_nothing_has_the_final_name_until_it_is_published(tmp_path: Path) -> None:
-    with Partial(tmp_path, "a") as partial:
-        _write(partial, b"half")
+    with partial_in(tmp_path) as partial:
+        fill(partial, b"half")
         assert not (tmp_path / "a").exists()
-        _write(partial, b" and half")
+        fill(partial, b" and half")
         assert not (tmp_path / "a").exists()
         assert partial.publish() == Published(backup=None, unchanged=False)
         assert (tmp_path / "a").read_bytes() == b"half and half"
-    assert _names(tmp_path) == ["a"]
+    assert names(tmp_path) == ["a"]
 
 
 def test_old_file_stays_until_the_new_one_is_published(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"old")
-    with Partial(tmp_path, "a") as partial:
-        _write(partial, b"new")
+    with partial_in(tmp_path) as partial:
+        fill(partial, b"new")
         assert (tmp_path / "a").read_bytes() == b"old"
-
-
-@pytest.mark.parametrize("existing", [{}, {"a": b"old"}], ids=["to a new name", "to a name in use"])
-def test_what_was_not_published_is_removed(tmp_path: Path, existing: dict[str, bytes]) -> None:
-    for name, content in existing.items():
-        (tmp_path / name).write_bytes(content)
-    with Partial(tmp_path, "a") as partial:
-        _write(partial, b"half")
-    assert _contents(tmp_path) == existing
-
-
-def test_what_was_not_published_is_removed_after_an_error(tmp_path: Path) -> None:
-    with contextlib.suppress(ZeroDivisionError), Partial(tmp_path, "a") as partial:
-        _write(partial, b"half")
-        raise ZeroDivisionError
-    assert not _names(tmp_path)
 
 
 def test_empty_file_is_published(tmp_path: Path) -> None:
     assert _receive(tmp_path, "empty", b"") == Published(backup=None, unchanged=False)
-    assert _contents(tmp_path) == {"empty": b""}
+    assert contents(tmp_path) == {"empty": b""}
 
 
+def test_what_was_there_already_is_not_published_again(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"same")
+    assert _receive(tmp_path, "a", b"same").unchanged
+    assert contents(tmp_path) == {"a": b"same"}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @settings(deadline=None, max_examples=30)
 @given(pieces=st.lists(st.binary(max_size=100), max_size=10))
-def test_what_is_published_is_what_was_written(pieces: list[bytes]) -> None:
-    with tempfile.TemporaryDirectory() as path, Partial(Path(path), "a") as partial:
+def test_what_is_published_is_what_was_written(algorithm: str, pieces: list[bytes]) -> None:
+    whole = Digest(algorithm)
+    whole.update(b"".join(pieces))
+    with tempfile.TemporaryDirectory() as path, partial_in(Path(path), algorithm=algorithm) as partial:
         for piece in pieces:
-            _write(partial, piece)
+            fill(partial, piece)
+        assert partial.digest() == whole.hex()
+        assert partial.size == sum(map(len, pieces))
         partial.publish()
         assert (Path(path) / "a").read_bytes() == b"".join(pieces)
-        assert partial.digest() == sha256(b"".join(pieces)).hexdigest()
 
 
 def test_what_the_disk_takes_in_small_pieces_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:3], offset))
     _receive(tmp_path, "a", b"0123456789")
     assert (tmp_path / "a").read_bytes() == b"0123456789"
 
 
-def test_after_its_block_nothing_can_be_published(tmp_path: Path, fails: Fails) -> None:
-    with Partial(tmp_path, "a") as partial:
-        _write(partial, b"x")
-    with fails(Code.DISK):
+# --- to be resumed ----------------------------------------------------------------------------
+
+
+def test_what_came_stays_and_is_found_again(tmp_path: Path) -> None:
+    left = _interrupt(tmp_path, b"half")
+    assert contents(tmp_path) == {left: b"half"}
+    with partial_in(tmp_path) as partial:
+        assert partial.size == 4
+        assert partial.begin("sha256") == sha256(b"half")
+        fill(partial, b" and half")
+        assert partial.digest() == sha256(b"half and half")
         partial.publish()
-    with fails(Code.DISK):
-        _write(partial, b"more")
-    assert not _names(tmp_path)
+    assert contents(tmp_path) == {"a": b"half and half"}
 
 
-def test_after_its_block_it_writes_to_no_file_that_got_its_descriptor(tmp_path: Path, fails: Fails) -> None:
-    with Partial(tmp_path, "a") as partial:
+def test_it_may_be_interrupted_many_times(tmp_path: Path) -> None:
+    for turn in range(5):
+        with partial_in(tmp_path) as partial:
+            assert partial.size == 4 * turn
+            fill(partial, b"part")
+    with partial_in(tmp_path) as partial:
+        partial.publish()
+    assert contents(tmp_path) == {"a": b"part" * 5}
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [("eve", "a"), ("bob", "A"), ("bob", "b"), ("", "a"), ("bo", "ba"), ("boba", "")]
+)
+def test_another_owner_or_name_is_another_file(tmp_path: Path, owner: str, name: str) -> None:
+    _interrupt(tmp_path, b"half")
+    with partial_in(tmp_path, name, owner=owner) as partial:
+        assert partial.size == 0
+
+
+def test_nothing_that_came_leaves_nothing(tmp_path: Path) -> None:
+    with partial_in(tmp_path):
+        pass
+    assert not names(tmp_path)
+
+
+def test_what_came_stays_after_an_error(tmp_path: Path) -> None:
+    def lose_the_connection(write: Callable[[memoryview], None]) -> None:
+        write(memoryview(b"half"))
+        raise TransferError(Code.INTERRUPTED)
+
+    with contextlib.suppress(TransferError), partial_in(tmp_path) as partial:
+        partial.fill(lose_the_connection)
+    assert list(contents(tmp_path).values()) == [b"half"]
+
+
+def test_same_partial_goes_on_after_an_error(tmp_path: Path, fails: Fails) -> None:
+    def lose_the_connection(write: Callable[[memoryview], None]) -> None:
+        write(memoryview(b"half"))
+        raise TransferError(Code.INTERRUPTED)
+
+    with partial_in(tmp_path) as partial:
+        with fails(Code.INTERRUPTED):
+            partial.fill(lose_the_connection)
+        assert partial.begin("sha256") == sha256(b"half")
+        fill(partial, b" and half")
+        assert partial.digest() == sha256(b"half and half")
+
+
+def test_what_shall_not_be_resumed_is_removed(tmp_path: Path) -> None:
+    _interrupt(tmp_path, b"half")
+    with partial_in(tmp_path) as partial:
+        partial.resumable = False
+    assert not names(tmp_path)
+
+
+def test_old_file_is_none_the_worse_for_an_interrupted_one(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    _interrupt(tmp_path, b"half")
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_what_had_come_is_read_from_the_disk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _interrupt(tmp_path, b"half")
+    reads, real = 0, os.preadv
+
+    def spy(*arguments: Any) -> int:
+        nonlocal reads
+        reads += 1
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "preadv", spy)
+    with partial_in(tmp_path) as partial:
+        before = reads
+        assert before
+        assert partial.begin("sha256") == sha256(b"half")
+        fill(partial, b"more")
+        assert partial.begin("sha256") == sha256(b"halfmore")
+    assert reads == before
+
+
+def test_another_algorithm_reads_it_again(tmp_path: Path) -> None:
+    pytest.importorskip("blake3")
+    _interrupt(tmp_path, b"half")
+    with partial_in(tmp_path) as partial:
+        fill(partial, b" and half")
+        whole = Digest("blake3")
+        whole.update(b"half and half")
+        assert partial.begin("blake3") == whole.hex()
+        fill(partial, b"!")
+        whole.update(b"!")
+        assert partial.digest() == whole.hex()
+        assert partial.begin("sha256") == sha256(b"half and half!")
+
+
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+def test_more_than_a_block_is_digested_whole(tmp_path: Path, beyond: int) -> None:
+    content = b"x" * (2 * BLOCK + beyond)
+    _interrupt(tmp_path, content)
+    with partial_in(tmp_path) as partial:
+        assert partial.begin("sha256") == sha256(content)
+
+
+def test_another_content_starts_again(tmp_path: Path) -> None:
+    _interrupt(tmp_path, b"old and longer")
+    with partial_in(tmp_path) as partial:
+        partial.restart()
+        assert (partial.size, partial.digest()) == (0, sha256(b""))
+        fill(partial, b"new")
+        assert partial.digest() == sha256(b"new")
+        partial.publish()
+    assert contents(tmp_path) == {"a": b"new"}
+
+
+def test_what_was_started_again_leaves_nothing_if_nothing_came(tmp_path: Path) -> None:
+    _interrupt(tmp_path, b"old")
+    with partial_in(tmp_path) as partial:
+        partial.restart()
+    assert not names(tmp_path)
+
+
+def test_whole_file_that_could_not_be_published_is_not_fetched_again(tmp_path: Path, fails: Fails) -> None:
+    (tmp_path / "a").mkdir()
+    with partial_in(tmp_path) as partial:
+        fill(partial, b"whole")
+        with fails(Code.IN_THE_WAY):
+            partial.publish()
+    (tmp_path / "a").rmdir()
+    with partial_in(tmp_path) as partial:
+        assert partial.size == 5
+        partial.publish()
+    assert contents(tmp_path) == {"a": b"whole"}
+
+
+def test_row_16_partial_over_4_gib_goes_on_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Digest, "update_from", lambda *_arguments: None)  # it would take long
+    hidden = tmp_path / _interrupt(tmp_path, b"start")
+    os.truncate(hidden, 2**32 + 5)
+    with partial_in(tmp_path) as partial:
+        assert partial.size == 2**32 + 5
+        fill(partial, b"end")
+        assert partial.size == hidden.stat().st_size == 2**32 + 8
+        assert os.pread(partial._fd, 10, 2**32 + 3) == b"\0\0end"
+
+
+# --- closing ----------------------------------------------------------------------------------
+
+
+def test_closed_one_does_nothing_any_more(tmp_path: Path, fails: Fails) -> None:
+    with partial_in(tmp_path) as partial:
+        fill(partial, b"x")
+    left = contents(tmp_path)
+    partial.close()
+    with fails(Code.INTERRUPTED):
+        partial.publish()
+    with fails(Code.INTERRUPTED):
+        fill(partial, b"more")
+    with fails(Code.INTERRUPTED):
+        partial.restart()
+    with fails(Code.INTERRUPTED):
+        partial.begin("blake3")
+    with fails(Code.INTERRUPTED):
+        partial.check_room(0)
+    assert contents(tmp_path) == left
+
+
+def test_closed_one_writes_to_no_file_that_got_its_descriptor(tmp_path: Path, fails: Fails) -> None:
+    with partial_in(tmp_path) as partial:
         pass
     with (tmp_path / "another").open("wb", buffering=0), (tmp_path / "third").open("wb", buffering=0):
-        with fails(Code.DISK):
-            _write(partial, b"more")
-        with fails(Code.DISK):
+        with fails(Code.INTERRUPTED):
+            fill(partial, b"more")
+        with fails(Code.INTERRUPTED):
             partial.publish()
-    assert _contents(tmp_path) == {"another": b"", "third": b""}
+        partial.close()
+    assert contents(tmp_path) == {"another": b"", "third": b""}
+
+
+class Working:
+    """A thread that fills a partial, and waits in the middle until it may go on."""
+
+    def __init__(self, partial: Partial) -> None:
+        self.error: TransferError | None = None
+        self._busy, self._go_on = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, args=(partial,))
+        self._thread.start()
+        assert self._busy.wait(10)
+
+    def _work(self, partial: Partial) -> None:
+        try:
+            partial.fill(self._receive)
+        except TransferError as error:
+            self.error = error
+
+    def _receive(self, write: Callable[[memoryview], None]) -> None:
+        write(memoryview(b"half"))
+        self._busy.set()
+        assert self._go_on.wait(10)
+        write(memoryview(b" and half"))
+
+    def end(self) -> None:
+        self._go_on.set()
+        self._thread.join()
+
+
+def test_who_closes_does_not_wait_for_a_thread_and_the_thread_closes(tmp_path: Path) -> None:
+    with partial_in(tmp_path) as partial:
+        working = Working(partial)
+    assert partial._fd >= 0
+    assert os.fstat(partial._fd)
+    working.end()
+    assert partial._fd == partial._directory == -1
+    assert list(contents(tmp_path).values()) == [b"half and half"]
+
+
+def test_thread_removes_what_shall_not_be_resumed(tmp_path: Path) -> None:
+    with partial_in(tmp_path) as partial:
+        working = Working(partial)
+        partial.resumable = False
+    assert names(tmp_path)
+    working.end()
+    assert not names(tmp_path)
+
+
+def test_what_a_thread_still_works_on_stays_locked(tmp_path: Path) -> None:
+    with partial_in(tmp_path) as partial:
+        working = Working(partial)
+    with partial_in(tmp_path) as another:
+        assert another.size == 0
+    working.end()
+    with partial_in(tmp_path) as another:
+        assert another.size == len(b"half and half")
+
+
+def test_thread_that_comes_late_finds_it_closed(tmp_path: Path, fails: Fails) -> None:
+    with partial_in(tmp_path) as partial:
+        fill(partial, b"half")
+    with fails(Code.INTERRUPTED):
+        fill(partial, b"late")
+    assert list(contents(tmp_path).values()) == [b"half"]
+
+
+def test_closing_ends_the_reading_of_what_had_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
+) -> None:
+    _interrupt(tmp_path, bytes(3 * BLOCK))
+    reads, real = 0, Digest.update_from
+    at = os.open(tmp_path, os.O_RDONLY)
+    partial = open_partial(at, "bob", "a")
+    os.close(at)
+
+    def update_from(digest: Digest, fd: int, offset: int, size: int) -> None:
+        nonlocal reads
+        reads += 1
+        partial.close()
+        real(digest, fd, offset, size)
+
+    monkeypatch.setattr(Digest, "update_from", update_from)
+    with fails(Code.INTERRUPTED):
+        partial.begin("sha256")
+    assert reads == 1
+    assert partial._fd == -1
+    assert list(contents(tmp_path).values()) == [bytes(3 * BLOCK)]
 
 
 def test_who_leaves_does_not_wait_for_a_thread_that_publishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,406 +428,169 @@ def test_who_leaves_does_not_wait_for_a_thread_that_publishes(tmp_path: Path, mo
         real(fd)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    partial = Partial(tmp_path, "a")
-    publishing = threading.Thread(target=partial.publish)
-    publishing.start()
-    assert syncing.wait(10)
-    partial.__exit__(None, None, None)
-    assert "a" not in _names(tmp_path)
+    with partial_in(tmp_path) as partial:
+        fill(partial, b"whole")
+        publishing = threading.Thread(target=partial.publish)
+        publishing.start()
+        assert syncing.wait(10)
+    assert "a" not in names(tmp_path)
     go_on.set()
     publishing.join()
-    assert _names(tmp_path) == ["a"]
-
-
-# --- its mode and times -----------------------------------------------------------------------
-
-PUBLISH_WITH_UMASK = """
-import os, sys
-from pathlib import Path
-os.umask(int(sys.argv[2], 8))
-from greenchat.transfer.partial import Partial
-with Partial(Path(sys.argv[1]), "a") as partial:
-    partial.publish()
-print(oct(os.umask(0)))
-"""
-
-
-@pytest.mark.parametrize(("umask", "mode"), [("022", 0o644), ("077", 0o600), ("000", 0o666)])
-def test_row_09_published_file_has_the_mode_of_a_new_one(tmp_path: Path, child: Child, umask: str, mode: int) -> None:
-    umask_after = child(PUBLISH_WITH_UMASK, tmp_path, umask)
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
-    assert int(umask_after, 8) == int(umask, 8)
-
-
-def test_row_09_mode_and_time_of_what_is_replaced_are_not_taken_over(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"old")
-    (tmp_path / "a").chmod(0o6777)
-    os.utime(tmp_path / "a", (1, 1))
-    _receive(tmp_path, "a", b"new")
-    status = (tmp_path / "a").stat()
-    assert not status.st_mode & (stat.S_ISUID | stat.S_ISGID | stat.S_IXUSR)
-    assert abs(status.st_mtime - time.time()) < 60
-
-
-# --- what is there already --------------------------------------------------------------------
-
-
-def test_row_08_existing_file_is_kept_as_a_backup(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"old")
-    (tmp_path / "a").chmod(0o440)
-    assert _receive(tmp_path, "a", b"new") == Published(backup="a.~1~", unchanged=False)
-    assert _contents(tmp_path) == {"a": b"new", "a.~1~": b"old"}
-    assert stat.S_IMODE((tmp_path / "a.~1~").stat().st_mode) == 0o440
-
-
-def test_row_08_backups_are_numbered(tmp_path: Path) -> None:
-    published = [_receive(tmp_path, "a", content) for content in (b"1", b"2", b"3", b"4")]
-    assert [one.backup for one in published] == [None, "a.~1~", "a.~2~", "a.~3~"]
-    assert _contents(tmp_path) == {"a": b"4", "a.~1~": b"1", "a.~2~": b"2", "a.~3~": b"3"}
-
-
-def test_row_08_backup_takes_the_first_free_number_and_replaces_nothing(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"old")
-    (tmp_path / "a.~1~").write_bytes(b"mine")
-    (tmp_path / "a.~2~").symlink_to("nowhere")
-    (tmp_path / "a.~4~").mkdir()
-    assert _receive(tmp_path, "a", b"new").backup == "a.~3~"
-    assert (tmp_path / "a.~1~").read_bytes() == b"mine"
-    assert (tmp_path / "a.~2~").is_symlink()
-    assert (tmp_path / "a.~3~").read_bytes() == b"old"
-
-
-def test_row_08_same_content_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"same")
-    (tmp_path / "a").chmod(0o440)
-    before = (tmp_path / "a").stat()
-    assert _receive(tmp_path, "a", b"same") == Published(backup=None, unchanged=True)
-    after = (tmp_path / "a").stat()
-    assert (after.st_ino, after.st_mode, after.st_mtime_ns) == (before.st_ino, before.st_mode, before.st_mtime_ns)
-    assert _names(tmp_path) == ["a"]
-
-
-@pytest.mark.parametrize("old", [b"sam", b"same!", b"Same"], ids=["shorter", "longer", "as long"])
-def test_row_08_nearly_the_same_content_is_another(tmp_path: Path, old: bytes) -> None:
-    (tmp_path / "a").write_bytes(old)
-    _receive(tmp_path, "a", b"same")
-    assert _contents(tmp_path) == {"a": b"same", "a.~1~": old}
-
-
-def test_row_08_old_file_has_a_name_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a").write_bytes(b"old")
-    seen: list[set[bytes]] = []
-
-    def spied(call: Callable[..., Any]) -> Callable[..., Any]:
-        def spy(*arguments: Any, **options: Any) -> Any:
-            result = call(*arguments, **options)
-            names = [tmp_path / name for name in ("a", "a.~1~")]
-            seen.append({name.read_bytes() for name in names if name.exists()})
-            return result
-
-        return spy
-
-    for name in ("link", "rename"):
-        monkeypatch.setattr(os, name, spied(getattr(os, name)))
-    _receive(tmp_path, "a", b"new")
-    assert seen == [{b"old"}, {b"old", b"new"}]
-
-
-def test_row_08_too_many_backups_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
-    monkeypatch.setattr(partial_module, "MAX_BACKUPS", 2)
-    for content in (b"1", b"2", b"3"):
-        _receive(tmp_path, "a", content)
-    with fails(Code.IN_THE_WAY):
-        _receive(tmp_path, "a", b"4")
-    assert _contents(tmp_path) == {"a": b"3", "a.~1~": b"1", "a.~2~": b"2"}
-
-
-@settings(deadline=None, max_examples=30)
-@given(contents=st.lists(st.sampled_from([b"", b"a", b"b", b"longer"]), min_size=1, max_size=8))
-def test_row_08_nothing_is_ever_lost(contents: list[bytes]) -> None:
-    with tempfile.TemporaryDirectory() as path:
-        there: bytes | None = None
-        for content in contents:
-            assert _receive(Path(path), "a", content).unchanged == (content == there)
-            assert (Path(path) / "a").read_bytes() == content
-            there = content
-        assert set(_contents(Path(path)).values()) == set(contents)
-        assert not any(name.startswith(".") for name in _names(Path(path)))
-
-
-@pytest.mark.parametrize("name", LONGEST)
-def test_row_04_longest_name_is_published(tmp_path: Path, name: str, fails: Fails) -> None:
-    _receive(tmp_path, name, b"old")
-    assert _contents(tmp_path) == {name: b"old"}
-    with fails(Code.IN_THE_WAY):  # its backup would have a name too long
-        _receive(tmp_path, name, b"new")
-    assert _contents(tmp_path) == {name: b"old"}
-
-
-# --- two at once ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        pytest.param("a.txt", "A.TXT", id="case"),
-        pytest.param("\u00e9", "e\u0301", id="Unicode form"),
-        pytest.param("a", "b", id="nothing alike"),
-    ],
-)
-def test_row_05_twins_are_not_mixed(tmp_path: Path, one: str, other: str) -> None:
-    with Partial(tmp_path, one) as first, Partial(tmp_path, other) as second:
-        for _ in range(3):
-            _write(first, b"one")
-            _write(second, b"other")
-        first.publish()
-        second.publish()
-    assert sorted(_contents(tmp_path).values()) == [b"one" * 3, b"other" * 3]
-
-
-def test_row_05_two_downloads_of_one_name_are_not_mixed(tmp_path: Path) -> None:
-    with Partial(tmp_path, "a") as first, Partial(tmp_path, "a") as second:
-        _write(first, b"fir")
-        _write(second, b"sec")
-        _write(first, b"st")
-        _write(second, b"ond")
-        second.publish()
-        assert first.publish().backup == "a.~1~"
-    assert _contents(tmp_path) == {"a": b"first", "a.~1~": b"second"}
-
-
-def test_row_05_two_downloads_of_the_same_content_make_one_file(tmp_path: Path) -> None:
-    with Partial(tmp_path, "a") as first, Partial(tmp_path, "a") as second:
-        _write(first, b"same")
-        _write(second, b"same")
-        assert not first.publish().unchanged
-        assert second.publish().unchanged
-    assert _contents(tmp_path) == {"a": b"same"}
-
-
-def test_row_05_two_downloads_published_at_once_are_both_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a").write_bytes(b"old")
-    second = threading.Thread(target=_receive, args=(tmp_path, "a", b"second"))
-    in_between, real = threading.Event(), os.rename
-
-    def rename(*arguments: Any, **options: Any) -> None:
-        if threading.current_thread() is second:
-            in_between.set()
-        elif not second.ident:  # the first is about to replace what it has just backed up
-            second.start()
-            in_between.wait(0.5)
-            second.join(0.5)
-        real(*arguments, **options)
-
-    monkeypatch.setattr(os, "rename", rename)
-    _receive(tmp_path, "a", b"first")
-    second.join()
-    assert set(_contents(tmp_path).values()) == {b"old", b"first", b"second"}
-
-
-# --- what is in the way -----------------------------------------------------------------------
-
-
-def test_row_06_target_of_a_link_is_never_written(tmp_path: Path, outside: Path) -> None:
-    (tmp_path / "a").symlink_to(outside)
-    assert _receive(tmp_path, "a", b"new").backup == "a.~1~"
-    assert outside.read_bytes() == b"precious"
-    assert not (tmp_path / "a").is_symlink()
-    assert (tmp_path / "a").read_bytes() == b"new"
-    assert (tmp_path / "a.~1~").readlink() == outside
-
-
-def test_row_06_target_of_a_dangling_link_is_not_made(tmp_path: Path, outside: Path) -> None:
-    outside.unlink()
-    (tmp_path / "a").symlink_to(outside)
-    _receive(tmp_path, "a", b"new")
-    assert not outside.exists()
-    assert (tmp_path / "a.~1~").readlink() == outside
-
-
-def test_row_06_link_to_the_same_content_is_not_taken_for_it(tmp_path: Path, outside: Path) -> None:
-    (tmp_path / "a").symlink_to(outside)
-    assert not _receive(tmp_path, "a", b"precious").unchanged
-    assert not (tmp_path / "a").is_symlink()
-
-
-def test_row_06_other_name_of_a_hard_link_is_not_written(tmp_path: Path, outside: Path) -> None:
-    os.link(outside, tmp_path / "a")
-    _receive(tmp_path, "a", b"new")
-    assert outside.read_bytes() == b"precious"
-
-
-def test_row_06_directory_stays(tmp_path: Path, fails: Fails) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "inside").write_bytes(b"kept")
-    with fails(Code.IN_THE_WAY):
-        _receive(tmp_path, "a", b"new")
-    assert _names(tmp_path) == ["a"]
-    assert (tmp_path / "a" / "inside").read_bytes() == b"kept"
-
-
-@pytest.mark.usefixtures("unblocked")
-@pytest.mark.parametrize("content", [b"", b"new"], ids=["empty", "not empty"])
-def test_row_06_fifo_is_moved_aside_without_blocking(tmp_path: Path, content: bytes) -> None:
-    os.mkfifo(tmp_path / "a")
-    assert _receive(tmp_path, "a", content).backup == "a.~1~"
-    assert (tmp_path / "a").read_bytes() == content
-    assert (tmp_path / "a.~1~").is_fifo()
-
-
-def test_row_06_fifo_in_the_way_is_not_even_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    os.mkfifo(tmp_path / "a")
-    opened, real = [], os.open
-
-    def spy(path: Any, *arguments: Any, **options: Any) -> int:
-        opened.append(path)
-        return real(path, *arguments, **options)
-
-    monkeypatch.setattr(os, "open", spy)
-    _receive(tmp_path, "a", b"new")
-    assert "a" not in opened
-
-
-def test_row_06_read_only_file_is_replaced_and_kept(tmp_path: Path, unprivileged: Unprivileged) -> None:
-    tmp_path.chmod(0o777)
-    with contextlib.chdir(tmp_path), unprivileged():
-        Path("a").write_bytes(b"old")
-        Path("a").chmod(0o400)
-        assert _receive(Path(), "a", b"new").backup == "a.~1~"
-    assert _contents(tmp_path) == {"a": b"new", "a.~1~": b"old"}
-
-
-def test_row_06_directory_that_is_moved_meanwhile_still_gets_the_file(tmp_path: Path, outside: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    with Partial(home, "target") as partial:
-        home.rename(tmp_path / "moved")
-        home.symlink_to(outside.parent)
-        _write(partial, b"new")
-        partial.publish()
-    assert _contents(tmp_path / "moved") == {"target": b"new"}
-    assert _contents(outside.parent) == {"target": b"precious"}
-
-
-def test_row_06_link_that_appears_at_the_last_moment_is_not_followed(tmp_path: Path, outside: Path) -> None:
-    with Partial(tmp_path, "a") as partial:
-        _write(partial, b"new")
-        (tmp_path / "a").symlink_to(outside)
-        partial.publish()
-    assert outside.read_bytes() == b"precious"
-    assert (tmp_path / "a").read_bytes() == b"new"
-
-
-@pytest.mark.parametrize("link", [False, True], ids=["file", "link"])
-def test_row_07_planted_temporary_file_is_neither_used_nor_removed(
-    tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails, *, link: bool
-) -> None:
-    monkeypatch.setattr(secrets, "token_hex", lambda size: "ab" * size)
-    planted = tmp_path / ".greenchat-abababababababab.part"
-    planted.symlink_to(outside) if link else planted.write_bytes(b"precious")
-    with fails(Code.DISK):
-        _receive(tmp_path, "a", b"new")
-    assert planted.is_symlink() == link
-    assert planted.read_bytes() == b"precious"
-    assert _names(tmp_path) == [planted.name]
-
-
-def test_row_07_link_planted_to_a_new_file_does_not_make_it(
-    tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
-) -> None:
-    monkeypatch.setattr(secrets, "token_hex", lambda size: "ab" * size)
-    (tmp_path / ".greenchat-abababababababab.part").symlink_to(outside.parent / "new")
-    with fails(Code.DISK):
-        Partial(tmp_path, "a")
-    assert not (outside.parent / "new").exists()
+    assert contents(tmp_path) == {"a": b"whole"}
+
+
+def test_whole_file_stays_if_its_user_leaves_while_another_program_publishes(tmp_path: Path) -> None:
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with partial_in(tmp_path) as partial:
+        fill(partial, b"whole")
+        left = only_name(tmp_path)
+        errors: list[TransferError] = []
+        waits, real = threading.Event(), fcntl.flock
+
+        def publish() -> None:
+            try:
+                partial.publish()
+            except TransferError as error:
+                errors.append(error)
+
+        def flock(fd: int, operation: int) -> None:
+            waits.set()
+            real(fd, operation)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fcntl, "flock", flock)
+            publishing = threading.Thread(target=publish)
+            publishing.start()
+            assert waits.wait(10)
+    publishing.join()
+    os.close(other)
+    assert [error.code for error in errors] == [Code.INTERRUPTED]
+    assert contents(tmp_path) == {left: b"whole"}
 
 
 # --- what the disk refuses --------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("unblocked")
-@pytest.mark.parametrize("make", [None, Path.touch, os.mkfifo], ids=["missing", "a file", "a FIFO"])
-def test_row_10_no_directory(tmp_path: Path, make: Callable[[Path], None] | None, fails: Fails) -> None:
-    if make:
-        make(tmp_path / "into")
-    with fails(Code.DISK):
-        Partial(tmp_path / "into", "a")
-
-
-def test_row_10_read_only_directory(tmp_path: Path, unprivileged: Unprivileged, fails: Fails) -> None:
-    tmp_path.chmod(0o555)
-    with contextlib.chdir(tmp_path), unprivileged(), fails(Code.DISK):
-        Partial(Path(), "a")
-    tmp_path.chmod(0o755)
-    assert not _names(tmp_path)
+def _opened_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_row_10_directory_that_becomes_read_only_meanwhile(
     tmp_path: Path, unprivileged: Unprivileged, fails: Fails
 ) -> None:
-    with Partial(tmp_path, "a") as partial:
-        _write(partial, b"new")
+    with partial_in(tmp_path) as partial:
+        fill(partial, b"new")
         tmp_path.chmod(0o555)
         with unprivileged(), fails(Code.DISK):
             partial.publish()
         tmp_path.chmod(0o755)
-    assert not _names(tmp_path)
+    assert not names(tmp_path)
 
 
 def test_row_10_directory_that_is_removed_meanwhile(tmp_path: Path, fails: Fails) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    with Partial(home, "a") as partial:
-        (home / _only_name(home)).unlink()
+    with partial_in(home) as partial:
+        (home / only_name(home)).unlink()
         home.rmdir()
-        _write(partial, b"new")
+        fill(partial, b"new")
         with fails(Code.DISK):
             partial.publish()
-    assert not _names(tmp_path)
+    assert not names(tmp_path)
 
 
-@pytest.mark.parametrize("call", ["write", "fsync", "fchmod", "link"])
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPERM], ids=errno.errorcode.get)
-def test_row_10_refusal_at_any_step_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails, call: str, number: int
-) -> None:
-    def refuse(*_arguments: object, **_options: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, call, refuse)
-    with fails(Code.DISK):
-        _receive(tmp_path, "a", b"new")
-    assert not _names(tmp_path)
-
-
-def test_row_10_refused_rename_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
-    def refuse(*_arguments: object, **_options: object) -> None:
-        raise OSError(errno.EIO, "")
-
+def test_row_10_partial_that_is_removed_meanwhile(tmp_path: Path, fails: Fails) -> None:
     (tmp_path / "a").write_bytes(b"old")
-    monkeypatch.setattr(os, "rename", refuse)
+    with partial_in(tmp_path) as partial:
+        fill(partial, b"new")
+        next(path for path in tmp_path.iterdir() if path.name != "a").unlink()
+        with fails(Code.DISK):
+            partial.publish()
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fsync", "fchmod", "link"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize("had", [b"", b"had"], ids=["new", "resumed"])
+def test_row_10_refusal_at_any_step_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails, call: str, number: int, had: bytes
+) -> None:
+    if had:
+        _interrupt(tmp_path, had)
+    monkeypatch.setattr(os, call, _refusing(number))
     with fails(Code.DISK):
         _receive(tmp_path, "a", b"new")
-    assert (tmp_path / "a").read_bytes() == b"old"
-    assert not any(name.startswith(".") for name in _names(tmp_path))
+    assert not names(tmp_path)
 
 
-def test_row_10_user_is_told_why_without_a_path(tmp_path: Path) -> None:
-    with pytest.raises(TransferError) as caught:
-        Partial(tmp_path / "gone", "a")
-    assert str(caught.value) == "the file could not be written here: no such file or directory"
+def test_row_10_refusal_of_the_disk_is_not_taken_for_one_of_the_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
+) -> None:
+    def receive(write: Callable[[memoryview], None]) -> None:
+        try:
+            write(memoryview(b"new"))
+        except OSError:
+            raise TransferError(Code.INTERRUPTED) from None
+
+    monkeypatch.setattr(os, "pwrite", _refusing(errno.ENOSPC))
+    with partial_in(tmp_path) as partial, fails(Code.DISK):
+        partial.fill(receive)
+    assert not names(tmp_path)
+
+
+def test_row_10_what_does_not_fit_is_refused_at_once(tmp_path: Path, fails: Fails) -> None:
+    with partial_in(tmp_path) as partial:
+        fill(partial, b"had")
+        partial.check_room(0)
+        partial.check_room(1)
+        with fails(Code.DISK):
+            partial.check_room(2**62)
+    assert not names(tmp_path)
+
+
+def test_row_10_room_is_that_for_somebody_without_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = types.SimpleNamespace(f_bavail=10, f_bfree=1000, f_frsize=512, f_bsize=4096)
+    monkeypatch.setattr(os, "fstatvfs", lambda _fd: disk)
+    with partial_in(tmp_path) as partial:
+        partial.check_room(10 * 512)
+        with pytest.raises(TransferError, match="no space left on device"):
+            partial.check_room(10 * 512 + 1)
+
+
+def test_row_10_nothing_is_reserved(tmp_path: Path) -> None:
+    with partial_in(tmp_path) as partial:
+        partial.check_room(10_000_000)
+        assert (tmp_path / only_name(tmp_path)).stat().st_blocks == 0
+
+
+def test_row_10_refused_opening_is_no_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
+    at, real = os.open(tmp_path, os.O_RDONLY), os.open
+
+    def refuse(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if path != ".":
+            raise OSError(errno.ENOSPC, "")
+        return real(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    before = _opened_descriptors()
+    for _ in range(20):
+        with fails(Code.DISK):
+            open_partial(at, "bob", "a")
+    assert _opened_descriptors() == before
+    os.close(at)
 
 
 RECEIVE_TOO_MUCH = """
 import os, sys
 from pathlib import Path
 from greenchat.errors import TransferError
-from greenchat.transfer.partial import Partial
+from transfer.ends import fill, partial_in
 into = Path(sys.argv[1])
 try:
-    with Partial(into, "a") as partial:
+    with partial_in(into) as partial:
         for _ in range(10):
-            partial.write(memoryview(bytes(50_000)))
+            fill(partial, bytes(50_000))
         partial.publish()
 except TransferError as error:
     print(error.code, error, os.listdir(into), sep="|", end="")
@@ -601,21 +621,14 @@ def test_row_10_full_disk(tmp_path: Path, child: Child) -> None:
     assert said == "disk|the file could not be written here: no space left on device|[]"
 
 
-def test_refusals_are_no_leak(tmp_path: Path, fails: Fails) -> None:
-    before = _open_descriptors()
-    for _ in range(50):
-        with fails(Code.DISK):
-            Partial(tmp_path / "gone", "a")
-    assert _open_descriptors() == before
-
-
 def test_a_directory_that_another_program_keeps_locked_is_an_error(
     tmp_path: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("greenchat.transfer.partial.LOCK_SECONDS", 0.01)
+    monkeypatch.setattr("greenchat.transfer.publish.LOCK_SECONDS", 0.01)
     other = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(other, fcntl.LOCK_EX)
-    with Partial(tmp_path, "a") as partial, fails(Code.DISK):
-        partial.publish()
+    with partial_in(tmp_path) as partial:
+        fill(partial, b"whole")
+        with fails(Code.DISK):
+            partial.publish()
     os.close(other)
-    assert not _names(tmp_path)

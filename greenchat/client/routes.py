@@ -1,0 +1,123 @@
+"""The ways from a client to the owner of a file: directly, or through the server's relay."""
+
+import contextlib
+import enum
+import functools
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from greenchat.client.session import connect
+from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, TransferError
+from greenchat.net import is_address
+from greenchat.protocol.limits import (
+    ANSWER_SECONDS,
+    CONNECT_SECONDS,
+    DIRECT_SECONDS,
+    MAX_PORT,
+    MEET_SECONDS,
+    MIN_PORT,
+    SLOWEST_DISK,
+)
+from greenchat.protocol.records import File, Pull, Take
+from greenchat.transfer.channel import Channel
+
+__all__ = ["Route", "Routes"]
+
+_WRONG_ROUTE: Final = frozenset({Code.INTERRUPTED, Code.STALLED, Code.BAD_TICKET})
+"""What a route that leads to somebody else, or nowhere, may answer: the other one may still lead to the owner."""
+
+
+class Route(enum.StrEnum):
+    """How to reach the owner of a file."""
+
+    AUTO = "auto"
+    """Directly, or through the server's relay if that does not answer."""
+    DIRECT = "direct"
+    RELAY = "relay"
+
+
+class Routes:
+    """Opens channels to owners, and has all of them end on `close`."""
+
+    def __init__(self, server: tuple[str, int], route: Route) -> None:
+        self._server = server
+        self._route = route
+        self._channels: set[Channel] = set()
+        self._closed = False
+
+    @contextlib.contextmanager
+    def reach(self, take: Take, pull: Pull, turn: int) -> Iterator[tuple[Channel, File]]:
+        """A channel on which the file is about to come, by the first route that leads to the owner; then it is closed.
+
+        Which one is tried first depends on the *turn*. Raises `ConnectError`, `ProtocolError` or `TransferError`.
+        """
+        channel, file = self._reach(take, pull, turn)
+        try:
+            yield channel, file
+        finally:
+            self._hang_up(channel)
+
+    def close(self) -> None:
+        """End every channel, and open no more."""
+        self._closed = True
+        for channel in self._channels:
+            channel.abort()
+
+    def _reach(self, take: Take, pull: Pull, turn: int) -> tuple[Channel, File]:
+        error: GreenchatError = TransferError(Code.UNREACHABLE)
+        ways = list(self._ways(take))
+        for place in range(len(ways)):
+            try:
+                return self._pull(ways[(turn + place) % len(ways)], pull)
+            except (ConnectError, ProtocolError) as failure:
+                error = failure
+            except TransferError as failure:
+                if failure.code not in _WRONG_ROUTE:
+                    raise
+                error = failure
+        raise error
+
+    def _ways(self, take: Take) -> Iterator[Callable[[], Channel]]:
+        if self._route is not Route.RELAY:
+            for host, port in take.direct:
+                if MIN_PORT <= port <= MAX_PORT and is_address(host):
+                    yield functools.partial(self._open, host, port, DIRECT_SECONDS)
+        if self._route is not Route.DIRECT:
+            yield functools.partial(self._open_relayed, take.key)
+
+    def _open(self, host: str, port: int, seconds: float) -> Channel:
+        channel = Channel(connect(host, port, seconds))
+        self._channels.add(channel)
+        return channel
+
+    def _open_relayed(self, key: str) -> Channel:
+        channel = self._open(*self._server, CONNECT_SECONDS)
+        with self._hung_up_on_error(channel):
+            channel.join_relay(key, 2 * MEET_SECONDS)  # the server gives the owner one
+        return channel
+
+    def _pull(self, open_channel: Callable[[], Channel], pull: Pull) -> tuple[Channel, File]:
+        self._check_open()
+        channel = open_channel()
+        with self._hung_up_on_error(channel):
+            self._check_open()
+            channel.send(pull)
+            file = channel.expect(File, ANSWER_SECONDS, more=pull.offset / SLOWEST_DISK)
+        return channel, file
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise TransferError(Code.INTERRUPTED)
+
+    @contextlib.contextmanager
+    def _hung_up_on_error(self, channel: Channel) -> Iterator[None]:
+        """Until a channel is handed on, whoever opened it owns it, also when its greenlet is killed."""
+        try:
+            yield
+        except BaseException:
+            self._hang_up(channel)
+            raise
+
+    def _hang_up(self, channel: Channel) -> None:
+        self._channels.discard(channel)
+        channel.close()

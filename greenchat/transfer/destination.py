@@ -1,0 +1,84 @@
+"""The directory that received files go to, held open from the start, and what interrupted ones have left there."""
+
+import contextlib
+import fcntl
+import os
+import stat
+import time
+from pathlib import Path
+
+from greenchat.protocol.limits import MAX_PARTIALS, PARTIAL_SECONDS
+from greenchat.transfer.partial import PARTIAL_NAME, Partial, open_partial
+from greenchat.transfer.publish import disk_error
+
+__all__ = ["Destination"]
+
+_PATH_ONLY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+"""Where the system can, without the right to list the directory, which only fetching needs."""
+
+
+class Destination:
+    """The directory *path*: the same one for as long as this lives, wherever its path leads later.
+
+    Raises `TransferError` if there is no such directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._fd = os.open(path, _PATH_ONLY)
+        except OSError as error:
+            raise disk_error(error) from None
+        status = os.fstat(self._fd)
+        self.identity = (status.st_dev, status.st_ino)
+        """What two destinations share if they are the same directory."""
+
+    def partial(self, owner: str, name: str) -> Partial:
+        """The file *name* of *owner* as far as it has been received. Raises `TransferError`."""
+        return open_partial(self._fd, owner, name)
+
+    def tidy(self) -> None:
+        """Remove partials that are too old, or the oldest of too many, unless somebody is using them.
+
+        Reads the whole directory: a program on green threads calls it from a thread.
+        """
+        with contextlib.suppress(OSError):  # it cannot be listed, say; that is for who writes here to tell
+            directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
+            try:
+                _tidy(directory)
+            finally:
+                os.close(directory)
+
+    def close(self) -> None:
+        """Let the directory go; partials that are open stay so."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _tidy(directory: int) -> None:
+    with os.scandir(directory) as entries:
+        found = [entry.name for entry in entries if PARTIAL_NAME.fullmatch(entry.name)]
+    changed = sorted(((_changed(directory, name), name) for name in found), reverse=True)
+    for place, (when, name) in enumerate(changed):
+        if place >= MAX_PARTIALS or time.time() - when > PARTIAL_SECONDS:
+            with contextlib.suppress(OSError):
+                _remove_unused(directory, name)
+
+
+def _changed(directory: int, name: str) -> float:
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime
+    except OSError:  # gone by now
+        return 0.0
+
+
+def _remove_unused(directory: int, name: str) -> None:
+    fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(name, dir_fd=directory)
+    finally:
+        os.close(fd)

@@ -1,0 +1,269 @@
+"""Real programs that are killed, and connections that are cut, at random moments of large transfers.
+
+Whatever happens, a file is exact or absent, the next request completes it, and nothing is left open or on disk.
+Shown with ``-s``: how many bytes that were here already had to be sent again.
+"""
+
+import ctypes
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import gevent
+import pytest
+from conftest import tcp_pair
+from gevent import subprocess
+from programs import Client, Server
+
+pytestmark = pytest.mark.slow
+
+TIMES: Final = 20
+SIZE: Final = 16 * 1024 * 1024
+RATE: Final = "64M"
+"""So that the moments fall into the transfer, and not before or after it."""
+SECONDS: Final = 0.3
+"""What a transfer takes at this rate, and a moment before and after."""
+
+
+class World:
+    """A server, an owner with a large file, and a requester in a directory of its own; each can be had anew."""
+
+    def __init__(self, stack: ExitStack, root: Path, mode: str) -> None:
+        self._stack, self._mode = stack, mode
+        self._root = root
+        self.home = root / "requester"
+        (root / "owner").mkdir(parents=True)
+        self.content = random.randbytes(SIZE)
+        (root / "owner" / "large").write_bytes(self.content)
+        self.here = self.again = 0
+        """Bytes that were here when the file was asked for again, and how many of them had to be sent again."""
+        self.start()
+
+    def start(self) -> None:
+        self.server = self._stack.enter_context(Server())
+        self.owner, self.requester = self._client("owner"), self._client("requester")
+        self.owner.wait_for_menu()
+        self.requester.wait_for_menu()
+
+    def start_owner(self) -> None:
+        self.owner = self._client("owner")
+        self.owner.wait_for_menu()
+
+    def start_requester(self) -> None:
+        self.requester = self._client("requester")
+        self.requester.wait_for_menu()
+
+    def _client(self, name: str) -> Client:
+        options = ("--transfer", self._mode, "--limit-rate", RATE)
+        return self._stack.enter_context(Client(self.server.port, self._root / name, "--name", name, *options))
+
+    def ask(self) -> None:
+        self.requester.type("f", "owner", "large")
+
+    def at_a_random_moment(self) -> None:
+        gevent.sleep(random.uniform(0, SECONDS))
+
+    def is_exact_or_absent(self) -> bool:
+        """Also about the names: there is the file, or one part of it, or neither."""
+        names = {path.name for path in self.home.iterdir()}
+        parts = {name for name in names if name.startswith(".greenchat-")}
+        assert names - parts <= {"large"}
+        assert len(parts) <= 1
+        return "large" not in names or (self.home / "large").read_bytes() == self.content
+
+    def part(self) -> int:
+        """Bytes of the file that are here, though it is not whole."""
+        return sum(part.stat().st_size for part in self.home.glob(".greenchat-*"))
+
+    def complete(self, ask: bool = True) -> None:  # noqa: FBT001, FBT002 - it is a test's own
+        """The file comes, whole; what was here already is not sent again."""
+        here = self.part()
+        if ask:
+            self.ask()
+        self.requester.err.wait_for("large from owner")
+        told = self._line()
+        assert told.startswith("received large"), (told, self.requester.err.lines[-4:])
+        resumed = int(told.partition("bytes, ")[2].partition(" of them")[0].replace(",", "") or 0)
+        self.here, self.again = self.here + here, self.again + here - resumed
+        assert [path.name for path in self.home.iterdir()] == ["large"]
+        assert (self.home / "large").read_bytes() == self.content
+
+    def _line(self) -> str:
+        self.requester.err.wait_for("\n")
+        return next(line for line in reversed(self.requester.err.lines) if "large from owner" in line)
+
+    def clear(self) -> None:
+        (self.home / "large").unlink()
+
+    def is_left_clean(self, before: "list[int]") -> None:
+        """No descriptor more than before, when all is done."""
+        with gevent.Timeout(10, AssertionError("descriptors are left open")):
+            while any(now > then for now, then in zip(self.descriptors(), before, strict=True)):
+                gevent.sleep(0.01)
+
+    def descriptors(self) -> list[int]:
+        pids = [one.process.pid for one in (self.server, self.owner, self.requester)]
+        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids]  # noqa: PTH208 - quick
+
+    def tell(self, what: str) -> None:
+        assert self.here
+        assert self.again == 0
+        print(f"\n{what}, {self._mode}: of {self.here:,} bytes here, {self.again:,} were sent again")  # noqa: T201
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as programs:
+        yield programs
+
+
+@pytest.fixture(params=["direct", "relay"])
+def world(request: pytest.FixtureRequest, stack: ExitStack, tmp_path: Path) -> World:
+    seed = random.randrange(10**6)
+    random.seed(seed)
+    print(f"\nseed {seed}")  # noqa: T201 - for who wants the same again
+    made = World(stack, tmp_path, request.param)
+    made.complete()
+    made.clear()
+    return made
+
+
+@pytest.mark.timeout(100)
+def test_row_33_requester_is_killed(world: World) -> None:
+    before = world.descriptors()
+    for _ in range(TIMES):
+        world.ask()
+        world.at_a_random_moment()
+        world.requester.signal(signal.SIGKILL)
+        world.requester.status()
+        assert world.is_exact_or_absent()
+        world.start_requester()
+        world.complete()
+        world.clear()
+    world.tell("requester killed")
+    world.is_left_clean(before)
+
+
+@pytest.mark.timeout(100)
+def test_row_33_owner_is_killed(world: World) -> None:
+    before = world.descriptors()
+    for _ in range(TIMES):
+        world.ask()
+        world.at_a_random_moment()
+        world.owner.signal(signal.SIGKILL)
+        world.owner.status()
+        world.requester.err.wait_for("large from owner")  # it came, or it could not be had
+        assert world.is_exact_or_absent()
+        world.start_owner()
+        world.complete()
+        world.clear()
+    world.tell("owner killed")
+    world.is_left_clean(before)
+
+
+@pytest.mark.timeout(100)
+def test_row_33_server_is_killed(world: World) -> None:
+    for _ in range(TIMES):
+        world.ask()
+        world.at_a_random_moment()
+        world.server.signal(signal.SIGKILL)
+        assert {one.status() for one in (world.owner, world.requester)} == {1}
+        assert world.is_exact_or_absent()
+        world.start()
+        world.complete()
+        world.clear()
+    world.tell("server killed")
+    before = world.descriptors()
+    world.complete()
+    world.is_left_clean(before)
+
+
+# --- a network of its own ---------------------------------------------------------------------
+
+CLONE_NEWNET: Final = 0x40000000
+
+
+@pytest.fixture
+def network() -> Iterator[Callable[..., None]]:
+    """Everything that is started from here on is in a network of its own, which has a loopback and no more."""
+    if os.geteuid() != 0:
+        pytest.skip("a network of its own needs root")
+    libc = ctypes.CDLL(None, use_errno=True)
+    outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    if libc.unshare(CLONE_NEWNET) != 0:
+        os.close(outside)
+        pytest.skip(f"no network of its own here: {os.strerror(ctypes.get_errno())}")
+    try:
+        _run("ip", "link", "set", "lo", "up")
+        yield _run
+    finally:
+        assert libc.setns(outside, CLONE_NEWNET) == 0
+        os.close(outside)
+
+
+def _run(*command: str) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=10)
+    except FileNotFoundError:
+        pytest.skip(f"{command[0]} is not installed")
+
+
+@pytest.mark.timeout(100)
+def test_row_20_link_is_down_for_a_moment(network: Callable[..., None], world: World) -> None:
+    before = world.descriptors()
+    for _ in range(TIMES):
+        world.ask()
+        world.at_a_random_moment()
+        network("ip", "link", "set", "lo", "down")
+        gevent.sleep(random.uniform(0, 0.3))
+        network("ip", "link", "set", "lo", "up")
+        world.complete(ask=False)
+        world.clear()
+    world.is_left_clean(before)
+
+
+@pytest.mark.timeout(100)
+def test_row_20_connections_are_cut_and_can_be_made_again(network: Callable[..., None], world: World) -> None:
+    """Those that move the file; those that were there before are the chat's."""
+    if not _can_cut():
+        pytest.skip("the system cannot cut connections")
+    before, chat, cut = world.descriptors(), _connections(), 0
+    for _ in range(TIMES):
+        world.ask()
+        world.at_a_random_moment()
+        for local, peer in _connections() - chat:
+            _cut(local, peer)
+            cut += 1
+        world.complete(ask=False)
+        world.clear()
+    assert cut
+    world.tell(f"{cut} ends of connections cut")
+    world.is_left_clean(before)
+
+
+def _connections() -> set[tuple[str, str]]:
+    """The ports of both ends of each, once as each end has them."""
+    listed = subprocess.run(["ss", "-Htn", "state", "established"], capture_output=True, text=True, check=True)
+    ends = (line.split()[2:4] for line in listed.stdout.splitlines())
+    return {(local.rpartition(":")[2], peer.rpartition(":")[2]) for local, peer in ends}
+
+
+def _cut(local: str, peer: str) -> None:
+    _run("ss", "-K", "-tn", "sport", "=", f":{local}", "dport", "=", f":{peer}")
+
+
+def _can_cut() -> bool:
+    if not shutil.which("ss"):
+        return False
+    one, other = tcp_pair()
+    with one, other:
+        _cut(str(one.getsockname()[1]), str(one.getpeername()[1]))
+        try:
+            return not one.send(b"x")
+        except OSError:
+            return True
