@@ -20,16 +20,18 @@ from greenchat.protocol.records import Hello, Record, Welcome, decode, encode
 
 R = TypeVar("R", bound=Record)
 
-# The tests run with gevent and pytest alone, but for those that need hypothesis.
+# The tests run with gevent and pytest alone, but for those that need more.
+MORE = {"hypothesis": "from hypothesis import", "pyte": "from emulator import", "rich": "from rich."}
+missing = [line for library, line in MORE.items() if not find_spec(library)]
+tests = Path(__file__).parent.rglob("test_*.py")
+collect_ignore = [str(path) for path in tests if any(line in path.read_text() for line in missing)]
+
 if find_spec("hypothesis"):
     from hypothesis import settings
 
     # A busy machine makes a slow example, not a wrong one.
     settings.register_profile("greenchat", parent=settings(), deadline=None)
     settings.load_profile("greenchat")
-else:
-    tests = Path(__file__).parent.rglob("test_*.py")
-    collect_ignore = [str(path) for path in tests if "from hypothesis import" in path.read_text()]
 
 PATIENCE = 60.0
 """Seconds for one test; a hang is a failure."""

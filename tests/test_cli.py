@@ -64,15 +64,15 @@ def test_row_36_wrong_usage_is_one_line_and_status_2(
 @pytest.mark.parametrize(
     ("text", "rate"),
     [
-        ("65536", 65536),
-        ("64k", 65536),
-        ("64K", 65536),
-        ("100K", 102_400),
+        ("163840", 163_840),
+        ("160k", 163_840),
+        ("160K", 163_840),
+        ("1000K", 1_024_000),
         ("2M", 2 * 1024**2),
         ("2m", 2 * 1024**2),
         ("1G", 1024**3),
         ("1g", 1024**3),
-        ("0000065536", 65536),
+        ("0000163840", 163_840),
         ("999999999999G", 999_999_999_999 * 1024**3),
     ],
 )
@@ -81,14 +81,14 @@ def test_rate_is_as_curl_and_rsync_have_it(text: str, rate: int) -> None:
 
 
 BAD_RATES = [
-    "", "0", "1", "65535", "63K", "0M", "-1M", "+1M", "1.5M", "1e9", "1 M", " 1M", "1M ", "1MB", "1KK", "M", "1T",
+    "", "0", "1", "163839", "159K", "0M", "-1M", "+1M", "1.5M", "1e9", "1 M", " 1M", "1M ", "1MB", "1KK", "M", "1T",
              "1B", "0x10000", "\u0661M", "1\u212a", "1M\n", "1_000_000", "9" * 13, "9" * 5000, "inf", "nan",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", BAD_RATES)
 def test_rate_that_is_none_is_wrong_usage(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match=r"no rate of at least 64K: give 500K, or 2M") as wrong:
+    with pytest.raises(argparse.ArgumentTypeError, match=r"no rate of at least 160K: give 500K, or 2M") as wrong:
         cli._rate(text)
     assert len(str(wrong.value)) < 100
 

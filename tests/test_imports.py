@@ -33,7 +33,7 @@ STRANGERS = {
     "transfer": ["server", "client", "cli"],
     "protocol": ["server", "client", "transfer", "cli"],
 }
-OPTIONAL = {"blake3": "transfer/digest.py", "rich": "client"}
+OPTIONAL = {"blake3": "transfer/digest.py", "rich": "client/bars.py"}
 """Packages that make something better where they are installed, each with the only place that may know it."""
 IMPURE_BUILTINS = {"__import__", "breakpoint", "eval", "exec", "input", "open", "print"}
 

@@ -522,7 +522,7 @@ def test_row_35_an_unread_output_does_not_stop_files(
         (["ChatClient.py", "-l", "0", "-p", "{taken}", "--share", "/nonexistent"], 1, "cannot share /nonexistent"),
         (["ChatClient.py", "-l", "0", "-p", "{taken}", "--transfer", "pigeon"], 2, "pigeon"),
         (["ChatClient.py", "-l", "0", "-p", "{taken}", "--parallel", "17"], 2, "'17' is not from 1 to 16"),
-        (["ChatClient.py", "-l", "0", "-p", "{taken}", "--limit-rate", "1K"], 2, "'1K' is no rate of at least 64K"),
+        (["ChatClient.py", "-l", "0", "-p", "{taken}", "--limit-rate", "1K"], 2, "'1K' is no rate of at least 160K"),
         (["ChatClient.py", "-l", "0", "-p", "{taken}", "--host", "no.such.host.invalid"], 1, "no such host"),
         (["-m", "greenchat", "serve"], 2, "invalid choice: 'serve'"),
     ],
@@ -764,7 +764,7 @@ def test_leaving_gives_up_what_is_half_received(
 def test_leaving_gives_up_all_that_shares_a_limited_rate(
     running: Server, client1: Client, stack: ExitStack, tmp_path: Path
 ) -> None:
-    fetching = Fetching(running, stack, tmp_path, "--limit-rate", "64K", "--parallel", "16")
+    fetching = Fetching(running, stack, tmp_path, "--limit-rate", "160K", "--parallel", "16")
     for number in range(15):
         os.link(tmp_path / "client1" / "big.bin", tmp_path / "client1" / f"big{number}.bin")
         fetching.ann.type("f", "client1", f"big{number}.bin")

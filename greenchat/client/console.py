@@ -88,26 +88,33 @@ class _ThreadedLines:
 
 
 class Output:
-    """Lines to descriptors, in the order given, written by a thread, so that a slow reader stops nothing else."""
+    """Text to descriptors, in the order given, written by a thread, so that a slow reader stops nothing else."""
 
     def __init__(self, on_broken: Callable[[int], object]) -> None:
         self._on_broken = on_broken
         self._pool = ThreadPool(1)
         self._pending: deque[tuple[int, bytes]] = deque()
-        self._size = 0
+        self.written = 0
+        """Bytes that are no longer waiting."""
+        self._given = 0
         self._progress = Event()
         self._writer: gevent.Greenlet[..., None] | None = None
 
     def write(self, fd: int, line: str, limit: float = MAX_UNWRITTEN) -> None:
         """Write *line* to *fd*; waits only while more than *limit* bytes are waiting already."""
-        data = f"{line}\n".encode(errors="replace")
-        self._pending.append((fd, data))
-        self._size += len(data)
-        if self._writer is None:
-            self._writer = gevent.spawn(self._write_all)
-        while self._size > limit:
+        self.put(fd, f"{line}\n")
+        while self._given - self.written > limit:
             self._progress.clear()
             self._progress.wait()
+
+    def put(self, fd: int, text: str) -> int:
+        """Have *text* written to *fd* as it is, without waiting; once it is, `written` has reached what is returned."""
+        data = text.encode(errors="replace")
+        self._pending.append((fd, data))
+        self._given += len(data)
+        if self._writer is None:
+            self._writer = gevent.spawn(self._write_all)
+        return self._given
 
     def flush(self, seconds: float) -> None:
         """Wait until all is written, but no longer than *seconds*."""
@@ -127,7 +134,7 @@ class Output:
                 call(self._pool, _write_out, fd, data)
             except OSError:
                 self._on_broken(fd)
-            self._size -= len(data)
+            self.written += len(data)
             self._progress.set()
         self._writer = None
 

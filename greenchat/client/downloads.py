@@ -15,7 +15,7 @@ from gevent.threadpool import ThreadPool
 
 from greenchat.client.routes import Routes
 from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, ServerGone, TransferError
-from greenchat.protocol.limits import ANSWER_SECONDS, RETRY_DELAYS, TICKET_SECONDS
+from greenchat.protocol.limits import ANSWER_SECONDS, RETRY_DELAYS, SLOWEST_STEP, TICKET_SECONDS
 from greenchat.protocol.names import file_name, name_key
 from greenchat.protocol.records import Fail, File, Get, Got, Pull, Record, Take
 from greenchat.threads import call
@@ -143,7 +143,7 @@ class Downloads:
                 return self._attempt(owner, partial, take or self._ask(owner, partial.name), turn, into)
             except (ConnectError, ProtocolError, TransferError) as error:
                 self._check_open()
-                if partial.size > had:
+                if partial.size >= had + SLOWEST_STEP:
                     delays = iter(RETRY_DELAYS)
                 delay = next(delays, None)
                 if error.code not in _PASSING or delay is None:

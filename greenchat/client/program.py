@@ -14,6 +14,7 @@ from gevent.pool import Group
 
 from greenchat.client.client import ChatClient
 from greenchat.client.console import Output, is_terminal, read_lines
+from greenchat.client.display import Display
 from greenchat.client.downloads import Received
 from greenchat.client.menu import GOODBYE, run_menu
 from greenchat.client.uploads import Served
@@ -45,11 +46,13 @@ class Program:
         self._out = Output(self._on_broken)
         # On one terminal the order between the two matters; elsewhere neither may hold up the other.
         self._err = self._out if is_terminal(STDOUT) and is_terminal(STDERR) else Output(self._on_broken)
+        self._display = Display(STDERR, self._err)
 
     def run(self) -> int:
         """Chat until the user leaves or the server is gone; the exit status."""
         self._greenlets.spawn(self._chat)
         status = cast(int, self._status.get())
+        self._display.stop()  # first, because a second signal ends the program wherever it is
         if self._client is not None:
             self._client.close(keep=status != 0)  # who leaves gives up what is half received; the rest is resumed
         self._requests.kill()
@@ -104,6 +107,7 @@ class Program:
             if self._enter(lines):
                 self._printer = self._greenlets.spawn(self._print_messages)
                 self._greenlets.spawn(self._watch)
+                self._display.start(self._here.moving)
                 run_menu(lines, self)
             self.end(0)
         except GreenchatError as error:

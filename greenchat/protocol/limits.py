@@ -169,8 +169,8 @@ PIPES_SIZE: Final = 32 * 1024 * 1024
 MIN_STEP: Final = 16 * 1024
 """The least that a stream is moved at once, however small its share."""
 
-MIN_RATE: Final = 64 * 1024
-"""Bytes a second, the lowest limit: with a share of less, the other side would take a transfer for stalled."""
+MIN_RATE: Final = 160 * 1024
+"""Bytes a second, the lowest limit: the share of one of `MAX_UPLOADS` is still no stalled transfer."""
 
 MAX_OFFERS: Final = 1024
 """Tickets that a client honours at once; past that the oldest is forgotten."""
@@ -200,3 +200,24 @@ MAX_INBOX: Final = 16 * 1024 * 1024
 
 MAX_UNWRITTEN: Final = 256 * 1024
 """Given to standard output and not yet taken by it, before whoever writes more has to wait."""
+
+SHOWN_AFTER_SECONDS: Final = 0.5
+"""A file that takes no longer gets no live line; a wait of up to a second breaks nobody's thought (Nielsen, 1993)."""
+
+REFRESH_SECONDS: Final = 0.25
+"""Between two looks at what moves; rich's live displays have the same."""
+
+RATE_SAMPLES: Final = 20
+"""Looks that a rate is taken over: 5 seconds, as curl's."""
+
+FOOTER_ROWS: Final = 4
+"""Of a terminal, for live lines, if they are no more than a third of it; the menu has four lines too."""
+
+FOOTER_CELLS: Final = 100
+"""Of a live line. So all of them stay below the 2 KiB that Linux writes to a terminal in one piece."""
+
+MIN_SCREEN_ROWS: Final = 6
+"""A terminal with fewer has no room for live lines."""
+
+MIN_SCREEN_COLUMNS: Final = 20
+"""A terminal with fewer has none either."""

@@ -175,6 +175,24 @@ def test_the_order_between_descriptors_is_kept(output: Output, tmp_path: Path) -
     assert path.read_text().split() == [str(n) for n in range(50)]
 
 
+def test_text_is_written_as_it_is_and_when_it_was_is_known(output: Output, sink: Sink) -> None:
+    output.write(sink.writing, "line")
+    mark = output.put(sink.writing, "no end")
+    assert output.written < mark
+    output.flush(5)
+    assert os.read(sink.reading, 100) == b"line\nno end"
+    assert output.written == mark
+
+
+def test_row_35_putting_text_never_waits(output: Output, sink: Sink) -> None:
+    with gevent.Timeout(5):
+        mark = output.put(sink.writing, "x" * 2 * MAX_UNWRITTEN)
+    assert output.written < mark
+    read_exactly(sink.reading, 2 * MAX_UNWRITTEN)
+    output.flush(5)
+    assert output.written == mark
+
+
 def test_what_is_no_text_is_still_written(output: Output, sink: Sink) -> None:
     output.write(sink.writing, "\udcff!")
     output.flush(5)

@@ -906,6 +906,7 @@ def test_progress_starts_the_pauses_anew(
     people: People, stub: Stub, dan: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloads, "RETRY_DELAYS", (0.5, 1.0))
+    monkeypatch.setattr(downloads, "SLOWEST_STEP", 1)
     ann = people.client("ann", route=Route.DIRECT)
     pauses = Pauses(ann)
     monkeypatch.setattr(ann._downloads, "_closing", pauses)
@@ -919,6 +920,19 @@ def test_progress_starts_the_pauses_anew(
     assert pauses.made == [0.5, 1.0, 0.5, 0.5, 1.0]
     assert left(people.home("ann")) == {"part": b"hel"}
     chat_goes_on(ann, dan)
+
+
+def test_row_19_progress_by_trickles_is_none(
+    people: People, stub: Stub, dan: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "RETRY_DELAYS", (0.5, 1.0))
+    ann = people.client("ann", route=Route.DIRECT)
+    monkeypatch.setattr(ann._downloads, "_closing", Pauses(ann))
+    request = fetching(ann)
+    for had, piece in enumerate((b"h", b"e", b"l")):
+        dan.grants()
+        breaks_off(dan.shown(stub.accept()), piece, 5, had)
+    assert code_of(request) == Code.INTERRUPTED
 
 
 def test_closing_cuts_a_pause_short(people: People, dan: Owner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,6 +222,14 @@ def test_each_wait_grants_as_much_time_again(ends: Ends, monkeypatch: pytest.Mon
     assert granted == [7.5] * 4
 
 
+def test_last_wait_grants_no_more_than_is_left(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    granted = _granted(ends.channel, monkeypatch)
+    ends.say(Wait(), File(4, 2))
+    assert ends.channel.expect(File, 7.5, more=-5.0) == File(4, 2)
+    assert granted[0] == 7.5
+    assert 0 < granted[1] <= 2.5
+
+
 def test_silence_after_a_wait_is_not_forgiven(ends: Ends, fails: Fails) -> None:
     ends.say(Wait())
     with fails(Code.STALLED):
