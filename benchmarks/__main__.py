@@ -4,9 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import latency, report
+from benchmarks import latency, relay, report, transfers
+from benchmarks.processes import on_signals
 
-BENCHMARKS = {"latency": latency}
+BENCHMARKS = {"latency": latency, "relay": relay, "transfers": transfers}
 
 
 def main() -> int:
@@ -16,8 +17,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them there, as PNG or SVG; needs matplotlib")
     options = parser.parse_args()
+    on_signals()
     results = BENCHMARKS[options.name].run()
-    print(report.table(results))
+    print(report.as_text(results))
     if options.json:
         options.json.write_text(report.as_json(results))
     if options.plot:

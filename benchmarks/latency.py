@@ -7,8 +7,9 @@ import sys
 import time
 from typing import Final
 
-from benchmarks.peers import PEERS, Peer, connect
-from benchmarks.report import Results
+from benchmarks.peers import PEERS, Peer
+from benchmarks.processes import connect, version
+from benchmarks.report import Results, Table, medians
 
 __all__ = ["run"]
 
@@ -25,13 +26,11 @@ def run() -> Results:
     for _ in range(ROUNDS):
         for name, rounds in measured.items():
             rounds.append(_round(PEERS[name]))
-    figures = {
-        name: {column: statistics.median(one[column] for one in rounds) for column in rounds[0]}
-        for name, rounds in measured.items()
-    }
+    table = Table("", dict.fromkeys(("p50", "p99", "p99.9"), "µs"), {n: medians(r) for n, r in measured.items()})
     settings = f"two members, {SIZE} bytes, one message at a time, median of {ROUNDS} rounds of {MESSAGES:,}"
-    versions = {name: PEERS[name].version() for name in measured if PEERS[name].program != sys.executable}
-    return Results("latency", settings, "microseconds", figures, skipped, versions)
+    others = {name: PEERS[name].program for name in measured if PEERS[name].program != sys.executable}
+    versions = {name: version((program, "--version")) for name, program in others.items()}
+    return Results("latency", settings, [table], skipped, versions)
 
 
 def _round(peer: Peer) -> dict[str, float]:

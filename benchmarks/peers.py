@@ -2,16 +2,14 @@
 
 import contextlib
 import shutil
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PEERS", "Peer", "connect"]
+from benchmarks.processes import connect, free_port, running, workplace
+
+__all__ = ["PEERS", "Peer"]
 
 TOP = Path(__file__).resolve().parent.parent
 
@@ -38,46 +36,13 @@ class Peer:
         """Why it cannot be started here."""
         return None if shutil.which(self.program) else f"{self.program} is not installed"
 
-    def version(self) -> str:
-        """What the program says of itself, in its own words."""
-        said = subprocess.run([self.program, "--version"], capture_output=True, text=True, check=True).stdout
-        return " ".join(said.split()[:3])
-
     @contextlib.contextmanager
     def running(self) -> Iterator[int]:
         """The peer, serving; its port."""
-        port = _free_port()
-        with tempfile.TemporaryDirectory() as home:
-            process = subprocess.Popen(
-                self.command(port), cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            try:
-                connect(port).close()
-                yield port
-            finally:
-                process.terminate()
-                process.wait()
-
-
-def connect(port: int, seconds: float = 10.0) -> socket.socket:
-    """A connection to a server that may not listen yet."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            sock = socket.create_connection(("127.0.0.1", port), seconds)
-        except ConnectionRefusedError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.01)
-        else:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return sock
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+        port = free_port()
+        with workplace() as home, running(self.command(port), home):
+            connect(port).close()
+            yield port
 
 
 def _redis_command(*words: str) -> bytes:

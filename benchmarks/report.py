@@ -1,29 +1,45 @@
-"""Results as a table, as JSON and as a plot, each with the machine and the versions they came from."""
+"""Results as tables, as JSON and as plots, each with the machine and the versions they came from."""
 
 import json
+import math
 import os
 import platform
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import gevent
 
-__all__ = ["Results", "as_json", "plot", "table"]
+__all__ = ["Figures", "Results", "Table", "as_json", "as_text", "medians", "plot"]
+
+Figures: TypeAlias = dict[str, float]
+"""One row of a table: a figure for each column that it has one for."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures for each contender."""
+
+    title: str
+    """What was measured, or nothing if it is the only table."""
+    units: dict[str, str]
+    """The columns, and what they are counted in; nothing for a ratio."""
+    rows: dict[str, Figures]
 
 
 @dataclass(frozen=True)
 class Results:
-    """One run of a benchmark: the settings, and for each contender the figures by name."""
+    """One run of a benchmark: the settings and the figures."""
 
     title: str
     settings: str
-    unit: str
-    figures: dict[str, dict[str, float]]
+    tables: list[Table]
     skipped: dict[str, str]
     """Contenders that were not measured, and why."""
     versions: dict[str, str]
-    """What the others were."""
+    """Of the others; what is behind a comma in a name is only how it was used."""
 
     def machine(self) -> dict[str, str]:
         """Where this run took place."""
@@ -35,6 +51,11 @@ class Results:
         }
 
 
+def medians(rounds: Sequence[Mapping[str, float]]) -> Figures:
+    """Of each figure, over the rounds."""
+    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+
+
 def _cpu() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
         if line.startswith("model name"):
@@ -42,27 +63,35 @@ def _cpu() -> str:
     return platform.machine()
 
 
-def table(results: Results) -> str:
+def as_text(results: Results) -> str:
     """The results for people."""
-    columns = list(next(iter(results.figures.values())))
-    rows = [["", *columns]]
-    rows += [[name, *(f"{figures[column]:,.1f}" for column in columns)] for name, figures in results.figures.items()]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    lines = [
-        f"{results.title}: {results.settings}",
-        _described(results),
-        f"all in {results.unit}",
-        "",
-    ]
-    lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines = [f"{results.title}: {results.settings}", _described(results)]
+    for table in results.tables:
+        lines += ["", *([f"{table.title}:"] if table.title else []), *_lines(table)]
     lines += [f"{name}: skipped, {why}" for name, why in results.skipped.items()]
     return "\n".join(lines)
 
 
+def _lines(table: Table) -> list[str]:
+    rows = [["", *table.units], ["", *table.units.values()]]
+    rows += [[name, *(_number(figures.get(column)) for column in table.units)] for name, figures in table.rows.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def _number(figure: float | None) -> str:
+    """Three digits of it, or all those before the point."""
+    if figure is None or math.isnan(figure):
+        return "-"
+    digits = 2 if abs(figure) < 9.995 else 1 if abs(figure) < 99.95 else 0
+    return f"{figure:,.{digits}f}"
+
+
 def _described(results: Results) -> str:
     machine = results.machine()
-    versions = [f"Python {machine['python']}", f"gevent {machine['gevent']}", *results.versions.values()]
-    return ", ".join([machine["cpu"], machine["system"], *versions])
+    others = [f"{name.partition(',')[0]} {version}" for name, version in results.versions.items()]
+    own = [f"Python {machine['python']}", f"gevent {machine['gevent']}"]
+    return ", ".join([machine["cpu"], machine["system"], *own, *dict.fromkeys(others)])
 
 
 def as_json(results: Results) -> str:
@@ -71,19 +100,32 @@ def as_json(results: Results) -> str:
 
 
 def plot(results: Results, path: Path) -> None:
-    """The results as bars, one group for each figure."""
+    """The results as bars: a row of pictures for each table, a picture for each unit in it."""
     try:
         from matplotlib import pyplot as plt  # noqa: PLC0415 - an optional extra
     except ImportError:
         raise SystemExit("--plot needs matplotlib: pip install 'greenchat[bench]'") from None
-    columns = list(next(iter(results.figures.values())))
-    figure, axes = plt.subplots(figsize=(9, 5))
-    width = 0.8 / len(results.figures)
-    for place, (name, figures) in enumerate(results.figures.items()):
-        at: list[Any] = [n + place * width for n in range(len(columns))]
-        axes.bar(at, [figures[column] for column in columns], width, label=name)
-    axes.set_xticks([n + 0.4 - width / 2 for n in range(len(columns))], columns)
-    axes.set_ylabel(results.unit)
-    axes.set_title(f"{results.title}: {results.settings}")
-    axes.legend()
-    figure.savefig(path, dpi=120)
+    across = max(len(set(table.units.values())) for table in results.tables)
+    size = (max(9, 5 * across), 1 + 4 * len(results.tables))
+    figure, axes = plt.subplots(len(results.tables), across, figsize=size, squeeze=False, layout="constrained")
+    for table, pictures in zip(results.tables, axes, strict=True):
+        units = dict.fromkeys(table.units.values())
+        for picture in pictures[len(units) :]:
+            picture.set_axis_off()
+        for unit, picture in zip(units, pictures, strict=False):
+            _draw(table, unit, picture)
+        pictures[0].set_title(table.title, loc="left")
+        pictures[len(units) - 1].legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
+    figure.suptitle(results.title)
+    figure.savefig(path, dpi=80)
+
+
+def _draw(table: Table, unit: str, picture: Any) -> None:
+    """The columns of one unit, as groups of one bar for each contender."""
+    columns = [column for column, its_unit in table.units.items() if its_unit == unit]
+    width = 0.8 / len(table.rows)
+    for place, (name, figures) in enumerate(table.rows.items()):
+        at = [n + place * width for n in range(len(columns))]
+        picture.bar(at, [figures.get(column, 0) for column in columns], width, label=name)
+    picture.set_xticks([n + 0.4 - width / 2 for n in range(len(columns))], columns)
+    picture.set_ylabel(unit or "ratio")

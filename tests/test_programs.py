@@ -656,11 +656,11 @@ class Fetching:
     """client1 has a file of some seconds, and ann has got a part of it."""
 
     def __init__(self, running: Server, stack: ExitStack, tmp_path: Path, *arguments: str) -> None:
-        self.content = random.randbytes(1_000_000) * 4
+        self.content = random.randbytes(1_000_000) * 16  # more than is buffered on the way
         (tmp_path / "client1" / "big.bin").write_bytes(self.content)
         self.home = tmp_path / "ann"
         self._port, self._stack = running.port, stack
-        self.ann = self.run("--limit-rate", "1M", *arguments)
+        self.ann = self.run("--limit-rate", "4M", *arguments)
         self.ann.type("f", "client1", "big.bin")
         self.wait_for(100_000)
 
@@ -732,7 +732,7 @@ def test_row_33_a_server_that_is_told_to_end_waits_for_what_it_relays(
     fetching = Fetching(running, stack, tmp_path, "--transfer", "relay")
     running.signal(signal.SIGTERM)
     running.err.wait_for("waiting for 1 relayed files to be done; a second signal ends them\n")
-    fetching.ann.err.wait_for("received big.bin from client1 (4,000,000 bytes)\n")
+    fetching.ann.err.wait_for("received big.bin from client1 (16,000,000 bytes)\n")
     assert running.status() == 0
     assert fetching.ann.status() == 1
     assert (fetching.home / "big.bin").read_bytes() == fetching.content

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from greenchat.errors import Code, TransferError
-from greenchat.protocol.limits import BLOCK
+from greenchat.protocol.limits import CHUNK
 
 __all__ = ["ALGORITHMS", "Digest", "choose"]
 
@@ -37,6 +37,7 @@ class Digest:
     def __init__(self, algorithm: str) -> None:
         self.algorithm = algorithm
         self._hash = _MAKERS[algorithm]()
+        self._buffer: memoryview | None = None
 
     def update(self, data: bytes | memoryview) -> None:
         """Add *data*; other threads run meanwhile."""
@@ -47,7 +48,7 @@ class Digest:
 
         Leaves the descriptor's own position alone, and lets other threads run meanwhile.
         """
-        buffer = memoryview(bytearray(min(BLOCK, size)))
+        buffer = self._buffer = self._buffer or memoryview(bytearray(min(CHUNK, size)))
         with contextlib.suppress(OSError):
             while size and (read := os.preadv(fd, [buffer[:size]], offset)):
                 self.update(buffer[:read])

@@ -142,13 +142,16 @@ def send_range(stream: Stream, fd: int, offset: int, size: int, moving: Moving) 
     """
     most = min(CHUNK, moving.limit.step)
     while size:
-        _wait_while_taken(stream)
-        with contextlib.suppress(BlockingIOError):
+        try:
             sent = os.sendfile(stream.sock.fileno(), fd, offset, min(most, size))
-            if not sent:
-                raise TransferError(Code.CHANGED)
-            offset, size = offset + sent, size - sent
-            moving.add(sent, gevent.sleep)
+        except BlockingIOError:
+            _wait_while_taken(stream)
+            continue
+        if not sent:
+            raise TransferError(Code.CHANGED)
+        offset, size = offset + sent, size - sent
+        moving.add(sent, gevent.sleep)
+        gevent.sleep(0)  # others have their turn, also while there is room for more
 
 
 def receive_bytes(fd: int, size: int, write: Callable[[memoryview], None], moving: Moving) -> None:
