@@ -133,7 +133,6 @@ def world(request: pytest.FixtureRequest, stack: ExitStack, tmp_path: Path) -> W
     return made
 
 
-@pytest.mark.timeout(100)
 def test_row_33_requester_is_killed(world: World) -> None:
     before = world.descriptors()
     for _ in range(TIMES):
@@ -149,7 +148,6 @@ def test_row_33_requester_is_killed(world: World) -> None:
     world.is_left_clean(before)
 
 
-@pytest.mark.timeout(100)
 def test_row_33_owner_is_killed(world: World) -> None:
     before = world.descriptors()
     for _ in range(TIMES):
@@ -166,7 +164,6 @@ def test_row_33_owner_is_killed(world: World) -> None:
     world.is_left_clean(before)
 
 
-@pytest.mark.timeout(100)
 def test_row_33_server_is_killed(world: World) -> None:
     for _ in range(TIMES):
         world.ask()
@@ -213,7 +210,6 @@ def _run(*command: str) -> None:
         pytest.skip(f"{command[0]} is not installed")
 
 
-@pytest.mark.timeout(100)
 def test_row_20_link_is_down_for_a_moment(network: Callable[..., None], world: World) -> None:
     before = world.descriptors()
     for _ in range(TIMES):
@@ -227,7 +223,6 @@ def test_row_20_link_is_down_for_a_moment(network: Callable[..., None], world: W
     world.is_left_clean(before)
 
 
-@pytest.mark.timeout(100)
 def test_row_20_connections_are_cut_and_can_be_made_again(network: Callable[..., None], world: World) -> None:
     """Those that move the file; those that were there before are the chat's."""
     if not _can_cut():
