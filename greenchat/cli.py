@@ -99,6 +99,7 @@ def client(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
 
     program = Program(options.name, connect)
     _on_signals(lambda number: program.end(128 + number), signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    _on_suspend(program.leave_terminal, program.take_terminal)
     return program.run()
 
 
@@ -160,6 +161,22 @@ def _on_signals(end: Callable[[int], object], *numbers: signal.Signals) -> None:
 
     for number in numbers:
         gevent.signal_handler(number, handle, number)
+
+
+def _on_suspend(leave: Callable[[], object], take: Callable[[], object]) -> None:
+    """Around a stop by Ctrl-Z, *leave* is called and then *take*; not where such a stop is ignored already."""
+    if signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL:
+        return
+
+    def handle() -> None:
+        leave()
+        watcher.cancel()
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)  # goes on here, when the process does
+        take()
+        _on_suspend(leave, take)
+
+    watcher = gevent.signal_handler(signal.SIGTSTP, handle)
 
 
 def _tell(line: str) -> None:

@@ -1,6 +1,7 @@
 """The client with all three standard descriptors on one terminal, as a person has it."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ def ann(owner: tuple[int, Client], tmp_path: Path) -> Iterator[tuple[Emulator, s
             stdin=screen.end,
             stdout=screen.end,
             stderr=screen.end,
-            start_new_session=True,
+            process_group=0,  # as a shell does, so that it can be stopped
         )
         try:
             yield screen, process
@@ -84,3 +85,27 @@ def test_leaving_in_the_middle_leaves_the_terminal_as_it_was(
     until(lambda: GOODBYE in screen.text)
     assert screen.scrolls == len(screen.rows)
     assert list((tmp_path / "ann").iterdir()) == []
+
+
+def test_stopped_by_the_terminal_it_leaves_its_rows_until_it_goes_on(
+    ann: tuple[Emulator, subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    screen, process = ann
+    until(lambda: MENU.splitlines()[-1] in screen.text)
+    screen.type("f\nbob\nbig.bin\n")
+    until(lambda: screen.rows[-1].startswith("big.bin from bob"))
+    for _ in range(2):
+        process.send_signal(signal.SIGTSTP)
+        until(lambda: _state(process.pid) == "T")
+        until(lambda: screen.scrolls == len(screen.rows))
+        assert [row for row in screen.rows if row.startswith("big.bin from bob")] == []
+        process.send_signal(signal.SIGCONT)
+        until(lambda: screen.rows[-1].startswith("big.bin from bob"))
+    until(lambda: any("received big.bin from bob" in row for row in screen.rows))
+    screen.type("x\n")
+    assert process.wait(20) == 0
+    assert (tmp_path / "ann" / "big.bin").stat().st_size == SIZE
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]

@@ -73,6 +73,16 @@ class Program:
         if not self._status.ready():
             self._status.set(status)
 
+    def leave_terminal(self) -> None:
+        """Give its rows back to the terminal, for as long as another program has it."""
+        self._display.stop()
+        self._err.flush(GOODBYE_SECONDS)
+
+    def take_terminal(self) -> None:
+        """Show again what moves."""
+        if self._client is not None and not self._status.ready():
+            self._display.start(self._client.moving)
+
     def show(self, line: str) -> None:
         """Write *line* of the menu to standard output, also where messages have to wait already."""
         self._out.write(STDOUT, line, 2 * MAX_UNWRITTEN)
