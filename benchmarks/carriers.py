@@ -18,6 +18,7 @@ from benchmarks.processes import connect, free_port, running
 __all__ = ["CARRIERS", "FILE", "Carrier", "Parties", "Place", "greenchat"]
 
 FILE: Final = "file"
+FIRST: Final = "first"
 SERVER: Final = Path(__file__).resolve().parent.parent / "ChatServer.py"
 PRIVILEGE_SEPARATION: Final = Path("/run/sshd")
 
@@ -75,6 +76,8 @@ def greenchat(route: str) -> Open:
             connect(port).close()
             owner = stack.enter_context(menu_client(port, "owner", place.shared, "auto"))
             requester = stack.enter_context(menu_client(port, "requester", place.received, route))
+            (place.shared / FIRST).touch()
+            requester.fetch("owner", [FIRST])  # now all that a server and a client begin when they need it is there
             processes = {"sender": [owner.pid], "receiver": [requester.pid], "server": [server.pid]}
             yield Parties(processes, fetch=lambda files: requester.fetch("owner", files), port=port)
 

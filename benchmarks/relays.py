@@ -86,7 +86,9 @@ class _Greenchat(Relay):
     def running(self, home: Path) -> Iterator[Running]:
         port = free_port()
         with running(self.command(home, port, 0), home) as process:
-            connect(port).close()
+            with self._join(port, 1) as ((into, out),):  # now it serves
+                into.sendall(b".")
+                out.recv(1)
             yield Running(process.pid, port, lambda count: self._join(port, count))
 
     @contextlib.contextmanager

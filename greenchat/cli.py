@@ -50,7 +50,8 @@ def server(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
 
     def end(_number: int) -> None:
         if chat.relaying:
-            _tell(f"waiting for {chat.relaying} relayed files to be done; a second signal ends them")
+            files = "1 relayed file" if chat.relaying == 1 else f"{chat.relaying} relayed files"
+            _tell(f"waiting for {files} to be done; a second signal ends that")
         gevent.spawn(chat.stop)
 
     _on_signals(end, signal.SIGINT, signal.SIGTERM)
@@ -97,6 +98,7 @@ def client(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
             limit_rate=options.limit_rate, on_served=on_served,
         )  # fmt: skip
 
+    raise_descriptor_limit()
     program = Program(options.name, connect)
     _on_signals(lambda number: program.end(128 + number), signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     _on_suspend(program.leave_terminal, program.take_terminal)

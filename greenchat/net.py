@@ -17,6 +17,8 @@ from greenchat.protocol import limits
 
 __all__ = [
     "LOOPBACK",
+    "READ",
+    "WRITE",
     "Handler",
     "Listener",
     "chunks",
@@ -45,7 +47,9 @@ _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE: Final = 0.1
 """Seconds without accepting after that; those who connect meanwhile wait in the kernel."""
 
-_READ: Final = 1
+READ: Final = 1
+WRITE: Final = 2
+"""What a watcher of the loop may wait for on a descriptor (libev, EV_READ and EV_WRITE)."""
 
 
 def plain_host(host: str) -> str:
@@ -189,7 +193,7 @@ def chunks(sock: socket.socket, size: int) -> Generator[bytes]:
     A plain ``recv`` does not yield while there is more to read, and would let one flood keep everyone waiting.
     """
     hub = get_hub()
-    readable = hub.loop.io(sock.fileno(), _READ)
+    readable = hub.loop.io(sock.fileno(), READ)
     try:
         while True:
             hub.wait(readable)

@@ -717,7 +717,7 @@ def test_row_33_what_the_end_of_the_owner_interrupts_is_resumed_when_asked_for_a
 ) -> None:
     fetching = Fetching(running, stack, tmp_path)
     client1.signal(signal.SIGKILL)
-    fetching.ann.err.wait_for("could not get big.bin from client1: no user of that name is here\n")
+    fetching.ann.err.wait_for("could not get big.bin from client1: the connection was lost in the middle of the file\n")
     size = fetching.came()
     owner = stack.enter_context(Client(running.port, tmp_path / "client1", "--name", "client1"))
     owner.wait_for_menu()
@@ -731,7 +731,7 @@ def test_row_33_a_server_that_is_told_to_end_waits_for_what_it_relays(
 ) -> None:
     fetching = Fetching(running, stack, tmp_path, "--transfer", "relay")
     running.signal(signal.SIGTERM)
-    running.err.wait_for("waiting for 1 relayed files to be done; a second signal ends them\n")
+    running.err.wait_for("waiting for 1 relayed file to be done; a second signal ends that\n")
     fetching.ann.err.wait_for("received big.bin from client1 (16,000,000 bytes)\n")
     assert running.status() == 0
     assert fetching.ann.status() == 1
@@ -743,7 +743,7 @@ def test_row_33_a_second_signal_ends_what_a_server_relays(
 ) -> None:
     fetching = Fetching(running, stack, tmp_path, "--transfer", "relay")
     running.signal(signal.SIGTERM)
-    running.err.wait_for("a second signal ends them\n")
+    running.err.wait_for("a second signal ends that\n")
     running.signal(signal.SIGTERM)
     assert running.status() == 128 + signal.SIGTERM
     assert fetching.ann.status() == 1

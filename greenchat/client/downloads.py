@@ -15,7 +15,7 @@ from gevent.threadpool import ThreadPool
 
 from greenchat.client.routes import Routes
 from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, ServerGone, TransferError
-from greenchat.protocol.limits import ANSWER_SECONDS, RETRY_DELAYS, SLOWEST_STEP, TICKET_SECONDS
+from greenchat.protocol.limits import ANSWER_SECONDS, ASKED_AHEAD, RETRY_DELAYS, SLOWEST_STEP, TICKET_SECONDS
 from greenchat.protocol.names import file_name, name_key
 from greenchat.protocol.records import Fail, File, Get, Got, Pull, Record, Take
 from greenchat.threads import call
@@ -40,6 +40,9 @@ _PASSING: Final = frozenset(
     }
 )
 """What may be better the next time."""
+
+_AWAY: Final = frozenset({Code.UNKNOWN_OWNER, Code.OWNER_LEFT})
+"""What may be better if the owner was here a moment ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Downloads:
         self.pool = ThreadPool(slots)
         """A thread for each file that moves, which receives, digests, writes and publishes it."""
         self._slots = BoundedSemaphore(slots)
+        self._ahead = BoundedSemaphore(ASKED_AHEAD)  # the server forgets the oldest ticket of who has too many
         self._ids = itertools.count()
         self._asked: dict[int, AsyncResult[Take | Fail]] = {}
         self._fetching: dict[object, AsyncResult[Received]] = {}
@@ -84,8 +88,8 @@ class Downloads:
     def fetch(self, owner: str, file: str, into: Destination) -> Received:
         """Wait until *owner*'s *file* is in the directory *into*; who asks for what is coming already waits for that.
 
-        The request leaves at once; the file moves when there is a slot for it. Raises `BadName`, `ConnectError`,
-        `ProtocolError`, `ServerGone` or `TransferError`.
+        The request leaves when it is among the next; the file moves when there is a slot for it. Raises `BadName`,
+        `ConnectError`, `ProtocolError`, `ServerGone` or `TransferError`.
         """
         name = file_name(file)
         key = (name_key(owner), name, into.identity)
@@ -122,21 +126,34 @@ class Downloads:
         self._closing.set()
 
     def _fetch(self, owner: str, name: str, into: Destination) -> Received:
-        asked, take = time.monotonic(), self._ask(owner, name)
-        with self._slots:
-            call(self.pool, into.tidy)
+        with self._ahead:
+            asked, take = time.monotonic(), self._ask_once(owner, name)
+            self._slots.acquire()
+        try:
             partial = into.partial(name_key(owner), name)
             self._partials.add(partial)
             try:
+                call(self.pool, into.tidy)  # while this one is locked
                 fresh = time.monotonic() - asked < TICKET_SECONDS / 2  # it may have waited long for a slot
                 return self._retry(owner, partial, take if fresh else None, into)
             finally:
                 self._partials.discard(partial)
                 partial.close()
+        finally:
+            self._slots.release()
+
+    def _ask_once(self, owner: str, name: str) -> Take | None:
+        """None if it may help to ask again."""
+        try:
+            return self._ask(owner, name)
+        except TransferError as error:
+            if error.code not in _PASSING:
+                raise
+            return None
 
     def _retry(self, owner: str, partial: Partial, take: Take | None, into: Destination) -> Received:
         """As often as it may help, by another route first each time."""
-        delays = iter(RETRY_DELAYS)
+        delays, lost = iter(RETRY_DELAYS), False
         for turn in itertools.count():
             had = partial.size
             try:
@@ -144,9 +161,12 @@ class Downloads:
             except (ConnectError, ProtocolError, TransferError) as error:
                 self._check_open()
                 if partial.size >= had + SLOWEST_STEP:
-                    delays = iter(RETRY_DELAYS)
+                    delays, lost = iter(RETRY_DELAYS), True
                 delay = next(delays, None)
-                if error.code not in _PASSING or delay is None:
+                away = lost and error.code in _AWAY
+                if delay is None and away:
+                    raise TransferError(Code.INTERRUPTED) from None
+                if delay is None or not (away or error.code in _PASSING):
                     raise
             take = None
             self._closing.wait(delay)

@@ -5,6 +5,7 @@ Standard output has the menu and the messages, and nothing else ever; all else i
 
 import contextlib
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, cast
 
@@ -19,7 +20,7 @@ from greenchat.client.downloads import Received
 from greenchat.client.menu import GOODBYE, run_menu
 from greenchat.client.uploads import Served
 from greenchat.errors import BadName, Code, GreenchatError, ProtocolError, Refused, ServerGone, TransferError
-from greenchat.protocol.limits import GOODBYE_SECONDS, MAX_UNWRITTEN, MAX_WANTED
+from greenchat.protocol.limits import GOODBYE_SECONDS, MAX_FETCHES, MAX_UNWRITTEN, MAX_WANTED
 from greenchat.protocol.text import safe_line
 
 __all__ = ["Program"]
@@ -43,6 +44,7 @@ class Program:
         self._broken = False
         self._greenlets = Group()
         self._requests = Group()
+        self._wanted: deque[tuple[str, str]] = deque()
         self._out = Output(self._on_broken)
         # On one terminal the order between the two matters; elsewhere neither may hold up the other.
         self._err = self._out if is_terminal(STDOUT) and is_terminal(STDERR) else Output(self._on_broken)
@@ -100,11 +102,13 @@ class Program:
 
     def request(self, owner: str, file: str) -> None:
         """Fetch *owner*'s *file* in the background."""
-        if len(self._requests) >= MAX_WANTED:
+        if len(self._wanted) >= MAX_WANTED:
             self._could_not_get(owner, file, TransferError(Code.TOO_MANY))
             return
-        self._requests.spawn(self._fetch, owner, file)
-        gevent.sleep(0)  # the request itself leaves now, even if the next line of input ends the program
+        self._wanted.append((owner, file))
+        if len(self._requests) < MAX_FETCHES:
+            self._requests.spawn(self._fetch_wanted)
+            gevent.sleep(0)  # the request itself leaves now, even if the next line of input ends the program
 
     @property
     def _here(self) -> ChatClient:
@@ -164,6 +168,10 @@ class Program:
                 if self._here.missed > missed:
                     missed = self._here.missed
                     self.hint(f"{missed} messages were lost so far: standard output is read too slowly")
+
+    def _fetch_wanted(self) -> None:
+        while self._wanted:
+            self._fetch(*self._wanted.popleft())
 
     def _fetch(self, owner: str, file: str) -> None:
         try:

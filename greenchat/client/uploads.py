@@ -17,6 +17,7 @@ from greenchat.errors import Code, GreenchatError, TransferError, sentence
 from greenchat.net import Listener, listen
 from greenchat.protocol.limits import (
     DIGEST_THREADS,
+    GOODBYE_SECONDS,
     HELLO_SECONDS,
     MAX_OFFERS,
     MAX_STRANGERS,
@@ -121,7 +122,8 @@ class Uploads:
         self._dialled.kill()
         for channel in [*self._strangers, *self._serving]:
             channel.abort()
-        self._accepted.join()
+        self._accepted.join(timeout=GOODBYE_SECONDS)  # it may wait for the disk
+        self._accepted.kill()
         end(self._pool)
 
     def _check_room(self, requester: str) -> None:

@@ -115,8 +115,14 @@ MAX_STRANGERS: Final = 64
 MAX_UPLOADS_EACH: Final = 16
 """Files that one requester may be fetching from a client at once, so that no one holds all places."""
 
-MAX_WANTED: Final = 1024
-"""Requests of one run of the client that may be open at once, moving or waiting."""
+MAX_WANTED: Final = 100_000
+"""Files that one run of the client may have asked for and not have yet; each waits in a few hundred bytes."""
+
+MAX_FETCHES: Final = 128
+"""Of these, those that are more than a line in a list: a greenlet each."""
+
+ASKED_AHEAD: Final = 64
+"""Requests on their way or granted before there is a slot to move their files, well below what the server keeps."""
 
 SLOWEST_STEP: Final = 64 * 1024
 """Has to come within `STALL_SECONDS`, though bytes may trickle: 2 KiB/s."""
@@ -148,6 +154,9 @@ ABORT_SECONDS: Final = 1.0
 MAX_PARTIALS: Final = 32
 """Interrupted downloads kept in one directory to be resumed; past that the oldest goes."""
 
+TIDY_SECONDS: Final = 60.0
+"""Between two looks for old ones, which read the whole directory."""
+
 PARTIAL_SECONDS: Final = 7 * 24 * 3600.0
 """For which they are kept. Browsers and rsync's --partial-dir keep them for ever."""
 
@@ -165,6 +174,9 @@ PIPE_SIZE: Final = 1024 * 1024
 
 PIPES_SIZE: Final = 32 * 1024 * 1024
 """For all of a relay's pipes; half of what Linux grants one user (pipe(7), pipe-user-pages-soft)."""
+
+BULK: Final = 256 * 1024
+"""As much at once, and a relay's source is asked to bring no less; a quarter of its pipe."""
 
 MIN_STEP: Final = 16 * 1024
 """The least that a stream is moved at once, however small its share."""

@@ -2,17 +2,14 @@
 
 import contextlib
 from collections.abc import Callable
-from typing import Final
 
 import gevent
 from gevent import get_hub, socket
 
-from greenchat.net import send_now
+from greenchat.net import WRITE, send_now
 from greenchat.protocol.limits import FLUSH_SECONDS, LOW_WATERMARK, MAX_BACKLOG
 
 __all__ = ["Outbox"]
-
-_WRITE: Final = 2
 
 
 class Outbox:
@@ -77,7 +74,7 @@ class Outbox:
             return len(data)  # the peer is gone, and the one who reads from it will find out
 
     def _drain(self) -> None:
-        writable = get_hub().loop.io(self._sock.fileno(), _WRITE)
+        writable = get_hub().loop.io(self._sock.fileno(), WRITE)
         try:
             while self._backlog:
                 get_hub().wait(writable)

@@ -1,153 +1,51 @@
-"""The pump room: relayed transfers, on a thread and a hub of their own, so that chat never waits for files."""
+"""Relayed transfers: who may have one, and the process that pumps them."""
 
-import contextlib
+import itertools
+import logging
 import os
-import threading
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
 
 import gevent
-from gevent import get_hub, socket
-from gevent.event import Event
-from gevent.threadpool import ThreadPool
+from gevent import socket
+from gevent.lock import BoundedSemaphore
 
+import greenchat
 from greenchat.errors import Code, TransferError
-from greenchat.protocol.limits import MAX_RELAYS, MAX_RELAYS_EACH, MIN_STEP, PIPE_SIZE, PIPES_SIZE, RELAY_IDLE_SECONDS
-from greenchat.transfer.pump import Mover, new_mover
+from greenchat.protocol.limits import GOODBYE_SECONDS, MAX_RELAYS, MAX_RELAYS_EACH
+from greenchat.server.relay_worker import ENDED, IGNORED, JOIN
 
 __all__ = ["RelayRoom", "Users"]
 
 Users = tuple[str, str]
 """The requester and the owner of a transfer."""
 
-_READ: Final = 1
-_WRITE: Final = 2
-
 _LOOK: Final = 0.02
-"""Seconds between looks at whether all transfers have ended."""
+"""Seconds between looks at whether all transfers, or the process, have ended."""
 
+_GROUPS: Final = 2**32
 
-class _Way:
-    """One direction of a pair, driven by the loop's own callbacks: a greenlet would cost twice the time for each step.
+_BEGIN: Final = "import sys; sys.path[:] = sys.argv[1:]; from greenchat.server.relay_worker import main; main()"
 
-    It waits either for the source to bring something or, while that is held, for the sink to take it.
-    """
-
-    def __init__(self, pair: "_Pair", source: socket.socket, sink: socket.socket) -> None:
-        loop = get_hub().loop
-        self.moved = 0
-        self.ended = False
-        self._pair = pair
-        self._source, self._sink = source, sink
-        self._readable = loop.io(source.fileno(), _READ)
-        self._writable = loop.io(sink.fileno(), _WRITE)
-        self._mover: Mover | None = None  # a way on which nothing ever comes needs no pipe
-        self._readable.start(self._fill)
-
-    def _fill(self) -> None:
-        with self._pair.broken_by_errors():
-            if self._mover is None:
-                self._mover = new_mover()
-            filled = self._mover.fill(self._source.fileno(), self._pair.step)
-            self.moved += filled
-            if not filled:
-                self._end()
-            elif self._mover.empty(self._sink.fileno()):
-                self._readable.stop()
-                self._writable.start(self._empty)
-
-    def _empty(self) -> None:
-        with self._pair.broken_by_errors():
-            if self._mover is not None and not self._mover.empty(self._sink.fileno()):
-                self._writable.stop()
-                self._readable.start(self._fill)
-
-    def _end(self) -> None:
-        """Pass on the end of the stream; the other way may go on."""
-        self.ended = True
-        self._readable.stop()
-        self._close_mover()
-        self._sink.shutdown(socket.SHUT_WR)
-        self._pair.close_if_ended()
-
-    def close(self) -> None:
-        """Take the way down; the sockets are the pair's."""
-        for watcher in (self._readable, self._writable):
-            watcher.stop()
-            watcher.close()
-        self._close_mover()
-
-    def _close_mover(self) -> None:
-        if self._mover is not None:
-            self._mover.close()
-            self._mover = None
-
-
-class _Pair:
-    """Two joined connections, pumped both ways until both have ended or one breaks; then *on_end* is called."""
-
-    def __init__(self, users: Users, first: int, second: int, on_end: Callable[["_Pair"], object]) -> None:
-        self.users = users
-        self.step = PIPE_SIZE
-        """Bytes that it may move in one turn."""
-        self._on_end = on_end
-        self._sockets = one, other = socket.socket(fileno=first), socket.socket(fileno=second)
-        self._ways = (_Way(self, one, other), _Way(self, other, one))
-        self._moved = -1
-        self._moved_at = time.monotonic()
-        self._closed = False
-
-    def stalled(self) -> bool:
-        """Whether no byte has moved for `limits.RELAY_IDLE_SECONDS`, as far as those who look now and then can tell."""
-        moved = sum(way.moved for way in self._ways)
-        if moved != self._moved:
-            self._moved, self._moved_at = moved, time.monotonic()
-        return time.monotonic() - self._moved_at > RELAY_IDLE_SECONDS
-
-    @contextlib.contextmanager
-    def broken_by_errors(self) -> Iterator[None]:
-        """If one way breaks, both end, and each peer finds out by itself what it lacks."""
-        try:
-            yield
-        except BlockingIOError:
-            pass  # not ready after all
-        except OSError:
-            self.close()
-
-    def close_if_ended(self) -> None:
-        """Close if both ways have come to their end."""
-        if all(way.ended for way in self._ways):
-            self.close()
-
-    def close(self) -> None:
-        """Close all, now or, if one of its own callbacks is running, right after that."""
-        if not self._closed:
-            self._closed = True
-            get_hub().loop.run_callback(self._close)
-
-    def _close(self) -> None:
-        for way in self._ways:
-            way.close()
-        for sock in self._sockets:
-            sock.close()
-        self._on_end(self)
+_log = logging.getLogger(__name__)
 
 
 class RelayRoom:
-    """Takes over pairs of connections, given as descriptors, and owns them from then on. It starts and stops once.
+    """Takes over pairs of connections, given as descriptors, and owns them from then on.
 
-    In one turn of its loop each user's transfers move about as much as another's, however many they are.
+    It has a process for them, begun when it is first needed, and again should it have died. On a thread, the pump would
+    take the interpreter from those who chat.
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPool(1)
-        self._open = False
-        self._pairs: dict[_Pair, None] = {}
-        # The superuser's pipes are not counted.
-        self._pipes_size = PIPE_SIZE * MAX_RELAYS if os.geteuid() == 0 else PIPES_SIZE
-        self._counting = threading.Lock()
+        self._open = True
+        self._worker: _Worker | None = None
         self._running = 0
         self._of: Counter[str] = Counter()
         """How many each user takes part in."""
@@ -158,23 +56,31 @@ class RelayRoom:
         return self._running
 
     def start(self) -> None:
-        """Start the thread and its hub now, while there are descriptors for them."""
-        ready = threading.Event()
-        self._ended = self._pool.spawn(self._run, ready)
-        ready.wait()
-        self._open = True
+        """Begin the process, unless it runs; it takes a moment until it is there. Raises `TransferError`."""
+        if not self._open:
+            raise TransferError(Code.RELAY_BUSY)
+        if self._worker is None or self._worker.ended:
+            try:
+                self._worker = _Worker(self._leave)
+            except OSError:  # too many processes, or no memory, or no descriptors
+                raise TransferError(Code.RELAY_BUSY) from None
 
     def check_room(self, users: Users) -> None:
         """Raise `TransferError` if no further pair can be taken, or none of one of its *users*."""
-        if not self._open or self._running >= MAX_RELAYS:
+        self.start()
+        if self._running >= MAX_RELAYS:
             raise TransferError(Code.RELAY_BUSY)
         if any(self._of[user] >= MAX_RELAYS_EACH for user in users):
             raise TransferError(Code.TOO_MANY)
 
     def join(self, users: Users, first: int, second: int) -> None:
-        """Pump between two connected sockets; both descriptors belong to the room now."""
+        """Pump between two connected sockets; both descriptors belong to the room now.
+
+        There must have been room for them. If they get lost, their peers see the connection end.
+        """
+        assert self._worker is not None
         self._count(users, 1)
-        self._loop.run_callback_threadsafe(self._admit, users, first, second)
+        self._worker.join(users, first, second)
 
     def drain(self, seconds: float) -> None:
         """Wait until no pair runs, but no longer than *seconds*."""
@@ -183,48 +89,109 @@ class RelayRoom:
             gevent.sleep(_LOOK)
 
     def stop(self) -> None:
-        """Take no more pairs, end those that run, and then the thread."""
-        if self._open:
-            self._open = False
-            self._loop.run_callback_threadsafe(self._stopping.set)  # after all that was joined before
-            self._ended.get()
-            self._pool.kill()
+        """Take no more pairs, end those that run, and then the process."""
+        self._open = False
+        if self._worker:
+            self._worker.stop()
+
+    def _leave(self, users: Users) -> None:
+        self._count(users, -1)
+        self._of += Counter()  # forgets who has none
 
     def _count(self, users: Users, change: int) -> None:
-        with self._counting:
-            self._running += change
-            self._of.update(dict.fromkeys(users, change))
-            if change < 0:
-                self._of += Counter()  # forgets who has none
+        self._running += change
+        self._of.update(dict.fromkeys(users, change))
 
-    # --- below here, all runs on the relay's own thread ---------------------------------------
 
-    def _run(self, ready: threading.Event) -> None:
-        self._loop: Any = get_hub().loop  # gevent has no public type for it
-        self._stopping = Event()
-        ready.set()
-        while not self._stopping.wait(RELAY_IDLE_SECONDS / 10):
-            for pair in self._pairs:
-                if pair.stalled():
-                    pair.close()
-        for pair in self._pairs:
-            pair.close()
-        while self._pairs:
-            gevent.sleep(0)
+class _Worker:
+    """The process that pumps, as its room sees it; *on_end* is called with the users of each pair that has ended.
 
-    def _admit(self, users: Users, first: int, second: int) -> None:
-        self._pairs[_Pair(users, first, second, self._leave)] = None
-        self._share()
+    Raises `OSError` if it can't be had.
+    """
 
-    def _leave(self, pair: _Pair) -> None:
-        del self._pairs[pair]
-        self._count(pair.users, -1)
-        self._share()
+    def __init__(self, on_end: Callable[[Users], object]) -> None:
+        self.ended = False
+        self._stopping = False
+        self._on_end = on_end
+        self._numbers = itertools.count()
+        self._pairs: dict[int, Users] = {}
+        self._sending = BoundedSemaphore()
+        self._sock, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._process = _start_process(theirs.fileno())
+        except BaseException:
+            self._sock.close()
+            raise
+        self._listener = gevent.spawn(self._listen)
 
-    def _share(self) -> None:
-        """Who has most transfers moves least in each, so that no user's share grows by asking for more."""
-        of = Counter(pair.users[0] for pair in self._pairs)
-        fewest = min(of.values(), default=1)
-        most = min(PIPE_SIZE, self._pipes_size // max(1, len(self._pairs)))
-        for pair in self._pairs:
-            pair.step = max(MIN_STEP, most * fewest // of[pair.users[0]])
+    def join(self, users: Users, *descriptors: int) -> None:
+        """Hand over a pair; what can't be handed over is closed."""
+        number = next(self._numbers)
+        self._pairs[number] = users
+        try:
+            with self._sending:  # while the process is behind, or not there yet, they wait in their order
+                socket.send_fds(self._sock, [JOIN.pack(number, hash(users[0]) % _GROUPS)], descriptors)
+        except OSError:  # it has died, or too many descriptors are on their way
+            self._release(number)
+        except BaseException:  # whoever waits here may be killed
+            self._release(number)
+            raise
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+
+    def stop(self) -> None:
+        """End the process, and with it all that it pumps."""
+        self._stopping = True
+        if not self.ended:
+            self._sock.shutdown(socket.SHUT_WR)
+        self._listener.join(GOODBYE_SECONDS)
+        self._process.kill()
+        self._listener.join()
+
+    def _listen(self) -> None:
+        """Note which pairs have ended, until the process has."""
+        try:
+            while message := self._receive():
+                self._release(*ENDED.unpack(message))
+        finally:
+            self.ended = True
+            self._sock.close()
+            for number in [*self._pairs]:
+                self._release(number)
+            while self._process.poll() is None:
+                gevent.sleep(_LOOK)
+            if self._process.returncode and not self._stopping:
+                _log.warning("the relay's process ended, status %s: what it moved is lost", self._process.returncode)
+
+    def _receive(self) -> bytes:
+        try:
+            return self._sock.recv(ENDED.size)
+        except OSError:
+            return b""
+
+    def _release(self, number: int) -> None:
+        users = self._pairs.pop(number, None)
+        if users:
+            self._on_end(users)
+
+
+def _start_process(boss: int) -> subprocess.Popen[bytes]:
+    """Begin it with the socket *boss* as its standard input, and where no signal for the server's terminal reaches it.
+
+    It finds its modules where this process finds them, but for the directory that it happens to run in. Signals for the
+    server's whole group wait until it ignores them.
+    """
+    path = [*filter(os.path.isabs, sys.path), str(Path(greenchat.__file__).resolve().parent.parent)]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+    try:
+        return subprocess.Popen(  # noqa: S603 - this interpreter, and a program that is written above
+            [sys.executable, "-P", "-c", _BEGIN, *path],
+            stdin=boss,
+            stdout=subprocess.DEVNULL,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            start_new_session=True,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -47,7 +47,6 @@ class ChatServer:
         self.port = sockets[0].getsockname()[1]
         self.hosts = tuple(sock.getsockname()[0] for sock in sockets)
         self._relay = RelayRoom()
-        self._relay.start()
         self._room = Room()
         directory: Directory[Party] = Directory()
         self._office = TicketOffice(directory, self._relay)

@@ -99,6 +99,9 @@ class TicketOffice:
         self._by_key[transfer.requester_key] = transfer
         self._expire_in(TICKET_SECONDS, transfer)
         direct = _direct(owner, transfer.requester)
+        if not direct:
+            with contextlib.suppress(TransferError):  # it is told when they come to the relay
+                self._relay.start()
         transfer.requester.tell(
             Take(transfer.id, have.ticket, have.size, direct, transfer.requester_key, have.algorithms)
         )
@@ -173,7 +176,7 @@ class TicketOffice:
             self._drop(transfer)
 
     def _join(self, transfer: _Transfer, owner_side: socket.socket) -> None:
-        """Never waits, so that neither side can give up meanwhile."""
+        """Does not wait before the relay has both, so that neither side can give up meanwhile."""
         if transfer.waiting is None:
             raise TransferError(Code.BAD_TICKET)
         try:
@@ -185,9 +188,10 @@ class TicketOffice:
         for sock in sides:
             with contextlib.suppress(OSError):  # a side that is gone is found out by the relay
                 send_now(sock, encode(Go()))
-        self._relay.join(transfer.users, *(sock.detach() for sock in sides))
+        descriptors = [sock.detach() for sock in sides]
         self._drop(transfer)
         transfer.met.set(None)
+        self._relay.join(transfer.users, *descriptors)
 
     def _fail(self, transfer: _Transfer, code: Code) -> None:
         self._drop(transfer)

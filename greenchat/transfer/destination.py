@@ -2,12 +2,13 @@
 
 import contextlib
 import fcntl
+import math
 import os
 import stat
 import time
 from pathlib import Path
 
-from greenchat.protocol.limits import MAX_PARTIALS, PARTIAL_SECONDS
+from greenchat.protocol.limits import MAX_PARTIALS, PARTIAL_SECONDS, TIDY_SECONDS
 from greenchat.transfer.partial import PARTIAL_NAME, Partial, open_partial
 from greenchat.transfer.publish import disk_error
 
@@ -29,6 +30,7 @@ class Destination:
             self._fd = os.open(path, _PATH_ONLY)
         except OSError as error:
             raise disk_error(error) from None
+        self._tidied = -math.inf
         status = os.fstat(self._fd)
         self.identity = (status.st_dev, status.st_ino)
         """What two destinations share if they are the same directory."""
@@ -40,8 +42,12 @@ class Destination:
     def tidy(self) -> None:
         """Remove partials that are too old, or the oldest of too many, unless somebody is using them.
 
-        Reads the whole directory: a program on green threads calls it from a thread.
+        Not if that was done a moment ago. Reads the whole directory: a program on green threads calls it from a thread.
         """
+        now = time.monotonic()
+        if now < self._tidied + TIDY_SECONDS:
+            return
+        self._tidied = now
         with contextlib.suppress(OSError):  # it cannot be listed, say; that is for who writes here to tell
             directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
             try:
@@ -59,18 +65,21 @@ class Destination:
 def _tidy(directory: int) -> None:
     with os.scandir(directory) as entries:
         found = [entry.name for entry in entries if PARTIAL_NAME.fullmatch(entry.name)]
-    changed = sorted(((_changed(directory, name), name) for name in found), reverse=True)
+    changed = sorted(((when, name) for name in found if (when := _changed(directory, name)) is not None), reverse=True)
     for place, (when, name) in enumerate(changed):
         if place >= MAX_PARTIALS or time.time() - when > PARTIAL_SECONDS:
             with contextlib.suppress(OSError):
                 _remove_unused(directory, name)
 
 
-def _changed(directory: int, name: str) -> float:
+def _changed(directory: int, name: str) -> float | None:
+    """When a partial of our own was last written to."""
     try:
-        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except OSError:  # gone by now
-        return 0.0
+        return None
+    ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+    return status.st_mtime if ours else None
 
 
 def _remove_unused(directory: int, name: str) -> None:

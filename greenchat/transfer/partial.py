@@ -31,6 +31,10 @@ _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 _REOPEN: Final = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
 
 
+_LOST: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""After which nothing is kept: a full disk is not to stay full of it, and a broken one may hold anything."""
+
+
 class Partial:
     """A file to be named *name* in the directory open as *directory*, in the making, as *fd* under *temporary*.
 
@@ -64,11 +68,17 @@ class Partial:
             return self._digest.hex()
 
     def check_room(self, size: int) -> None:
-        """Refuse at once *size* bytes more than the disk has room for; nothing is reserved."""
+        """Refuse at once *size* bytes more than the disk has room for, and a name that a directory has.
+
+        Nothing is reserved, and what is here already stays.
+        """
         with self._working():
             free = os.fstatvfs(self._fd)
             if size > free.f_bavail * free.f_frsize:
-                raise OSError(errno.ENOSPC, "")
+                raise disk_error(OSError(errno.ENOSPC, ""))
+            with contextlib.suppress(OSError):
+                if stat.S_ISDIR(os.stat(self.name, dir_fd=self._directory, follow_symlinks=False).st_mode):
+                    raise TransferError(Code.IN_THE_WAY)
 
     def restart(self) -> None:
         """Forget what is here: the file has another content by now."""
@@ -127,7 +137,8 @@ class Partial:
         try:
             yield
         except OSError as error:
-            self.resumable = False  # a full disk is not to stay full of this
+            if error.errno in _LOST:
+                self.resumable = False
             raise disk_error(error) from None
 
     def _check_open(self) -> None:
@@ -162,6 +173,7 @@ def open_partial(directory: int, owner: str, name: str) -> Partial:
         mine = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
     except OSError as error:
         raise disk_error(error) from None
+    _forget_published(mine, f".greenchat-{key}.part", name)
     for opener, tag in ((_create, key), (_reopen, key), (_create, secrets.token_hex(16))):
         temporary = f".greenchat-{tag}.part"
         try:
@@ -173,6 +185,14 @@ def open_partial(directory: int, owner: str, name: str) -> Partial:
             return partial
     os.close(mine)
     raise disk_error(reason)
+
+
+def _forget_published(directory: int, temporary: str, name: str) -> None:
+    """Remove what is only another name of *name*: who published it was killed before it could."""
+    with contextlib.suppress(OSError):
+        hidden = os.stat(temporary, dir_fd=directory, follow_symlinks=False)
+        if os.path.samestat(hidden, os.stat(name, dir_fd=directory, follow_symlinks=False)):
+            os.unlink(temporary, dir_fd=directory)
 
 
 def _create(directory: int, temporary: str) -> int:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -48,36 +48,57 @@ def publish(directory: int, file: Whole, wanted: Callable[[], bool]) -> Publishe
     The lock is waited for while the file is *wanted*. Raises `OSError`, or `TransferError` if what is there cannot be
     moved aside.
     """
-    _lock(directory, wanted)
-    try:
-        if _is_there(directory, file.name, os.fstat(file.fd).st_size, file.digest):
+    before = _identity(directory, file.name)
+    if _is_there(directory, file):
+        return Published(backup=None, unchanged=True)
+    with contextlib.suppress(PermissionError):  # FAT has no modes
+        os.fchmod(file.fd, 0o666 & ~_UMASK)
+    os.fsync(file.fd)
+    with _locked(directory, wanted):  # all that may take long is done before
+        if _identity(directory, file.name) != before and _is_there(directory, file):  # another has just published it
             return Published(backup=None, unchanged=True)
-        with contextlib.suppress(PermissionError):  # FAT has no modes
-            os.fchmod(file.fd, 0o666 & ~_UMASK)
-        os.fsync(file.fd)
         backup = _place(directory, file.temporary, file.name)
-        os.fsync(directory)
-        return Published(backup, unchanged=False)
+    os.fsync(directory)
+    return Published(backup, unchanged=False)
+
+
+@contextlib.contextmanager
+def _locked(directory: int, wanted: Callable[[], bool]) -> Iterator[None]:
+    """Two that publish the same name take turns, also if they are of different processes.
+
+    Whoever holds the lock for long is none of them, and does not keep a file from its name.
+    """
+    end = time.monotonic() + LOCK_SECONDS
+    while not _lock(directory) and time.monotonic() < end:
+        if not wanted():
+            raise TransferError(Code.INTERRUPTED)
+        time.sleep(0.01)
+    try:
+        yield
     finally:
         fcntl.flock(directory, fcntl.LOCK_UN)
 
 
-def _lock(directory: int, wanted: Callable[[], bool]) -> None:
-    """Two that publish the same name take turns, also if they are of different processes; but not for ever."""
-    end = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            return fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wanted():
-                raise TransferError(Code.INTERRUPTED) from None
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.01)
+def _lock(directory: int) -> bool:
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
-def _is_there(directory: int, name: str, size: int, digest: Digest) -> bool:
+def _identity(directory: int, name: str) -> tuple[int, ...] | None:
+    """What tells whether another file has got this name, or another content."""
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _is_there(directory: int, file: Whole) -> bool:
     """Whether a regular file of this name with the same content exists."""
+    name, digest, size = file.name, file.digest, os.fstat(file.fd).st_size
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode) or status.st_size != size:
@@ -155,4 +176,6 @@ def _exists(directory: int, name: str) -> bool:
 
 def disk_error(error: OSError) -> TransferError:
     """*error* of the disk, for the user."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return TransferError(Code.TOO_MANY, "too many files are open here: it may help to fetch fewer at once")
     return TransferError(Code.DISK, f"the file could not be written here: {os.strerror(error.errno or 0).lower()}")

@@ -5,7 +5,9 @@ that any number of pumps take turns. What has to be digested and written, too, i
 """
 
 import contextlib
+import errno
 import fcntl
+import functools
 import os
 import select
 import sys
@@ -18,13 +20,17 @@ import gevent
 from gevent import get_hub, socket
 
 from greenchat.errors import Code, TransferError
+from greenchat.net import READ, WRITE
 from greenchat.protocol.limits import CHUNK, SLOWEST_STEP, STALL_SECONDS
 from greenchat.transfer.moving import Moving
 
 __all__ = ["Copier", "Mover", "Splicer", "Stream", "new_mover", "receive_bytes", "send_range"]
 
-_READ: Final = 1
-_WRITE: Final = 2
+_REFUSED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+"""What sendfile answers where the system, a sandbox or the file's own file system lacks it."""
+
+_COPY: Final = 256 * 1024
+"""Bytes at once where they have to be copied; more than a socket takes would be read again."""
 
 
 class Stream:
@@ -33,8 +39,8 @@ class Stream:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._hub = get_hub()
-        self._readable = self._hub.loop.io(sock.fileno(), _READ)
-        self._writable = self._hub.loop.io(sock.fileno(), _WRITE)
+        self._readable = self._hub.loop.io(sock.fileno(), READ)
+        self._writable = self._hub.loop.io(sock.fileno(), WRITE)
 
     def wait_readable(self) -> None:
         """Return when there is something to read, or the end."""
@@ -59,8 +65,14 @@ class Stream:
 class Mover(Protocol):
     """Moves bytes one way between two non-blocking sockets, a step at a time, and holds what is between them."""
 
+    @property
+    def held(self) -> int:
+        """Bytes between the two."""
+
     def fill(self, source: int, most: int) -> int:
-        """Take at least one byte and at most *most* from *source*; 0 at its end. Nothing may be held already.
+        """Take from *source* so much that at most *most* bytes are held; how many came.
+
+        None came at its end, or where as many are held already.
 
         Raises `BlockingIOError` if there is nothing yet, another `OSError` if the connection is broken.
         """
@@ -78,17 +90,19 @@ class Splicer:
     def __init__(self) -> None:
         self._outlet, self._inlet = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._least = self._asked = self._size = fcntl.fcntl(self._inlet, fcntl.F_GETPIPE_SZ)
-        self._held = 0
+        self.held = 0
 
     def fill(self, source: int, most: int) -> int:
         """Fill the pipe as far as there is something; whoever brings much gets a larger one, for *most*."""
         size = max(most, self._least)
         if self._asked != size < self._size:
             self._resize(size)  # others may need what was granted before
-        self._held = os.splice(source, self._inlet, min(most, self._size), flags=_FLAGS)
-        if self._asked != size > self._size and 2 * self._held >= self._size:
+        room = max(0, min(most, self._size) - self.held)
+        filled = os.splice(source, self._inlet, room, flags=_FLAGS)
+        self.held += filled
+        if self._asked != size > self._size and 2 * filled >= self._size:
             self._resize(size)
-        return self._held
+        return filled
 
     def _resize(self, size: int) -> None:
         self._asked = size
@@ -99,9 +113,9 @@ class Splicer:
     def empty(self, sink: int) -> int:
         """Empty the pipe as far as *sink* has room."""
         with contextlib.suppress(BlockingIOError):
-            while self._held:
-                self._held -= os.splice(self._outlet, sink, self._held, flags=_FLAGS)
-        return self._held
+            while self.held:
+                self.held -= os.splice(self._outlet, sink, self.held, flags=_FLAGS)
+        return self.held
 
     def close(self) -> None:
         """Close the pipe."""
@@ -113,26 +127,29 @@ class Copier:
     """Through a buffer of this process, for systems that have no splice."""
 
     def __init__(self) -> None:
-        self._buffer = memoryview(bytearray(CHUNK))
-        self._held = self._buffer[:0]
+        self._buffer = bytearray()
+
+    @property
+    def held(self) -> int:
+        """What is in the buffer."""
+        return len(self._buffer)
 
     def fill(self, source: int, most: int) -> int:
         """Read once."""
-        filled = os.readv(source, [self._buffer[:most]])
-        self._held = self._buffer[:filled]
-        return filled
+        data = os.read(source, max(0, most - self.held))
+        self._buffer += data
+        return len(data)
 
     def empty(self, sink: int) -> int:
         """Write as far as *sink* has room."""
         with contextlib.suppress(BlockingIOError):
-            while self._held:
-                self._held = self._held[os.write(sink, self._held) :]
-        return len(self._held)
+            while self._buffer:
+                del self._buffer[: os.write(sink, self._buffer)]
+        return self.held
 
     def close(self) -> None:
         """Let the buffer go."""
-        self._held.release()
-        self._buffer.release()
+        self._buffer.clear()
 
 
 def send_range(stream: Stream, fd: int, offset: int, size: int, moving: Moving) -> None:
@@ -140,18 +157,33 @@ def send_range(stream: Stream, fd: int, offset: int, size: int, moving: Moving) 
 
     Raises `TransferError` if the file ends before, or if the peer takes nothing for too long.
     """
-    most = min(CHUNK, moving.limit.step)
+    most, send = min(CHUNK, moving.limit.step), _send_file
     while size:
         try:
-            sent = os.sendfile(stream.sock.fileno(), fd, offset, min(most, size))
+            sent = send(stream.sock.fileno(), fd, offset, min(most, size))
         except BlockingIOError:
             _wait_while_taken(stream)
+            continue
+        except OSError as error:
+            if send is _send_copy or error.errno not in _REFUSED:
+                raise
+            send = _send_copy
             continue
         if not sent:
             raise TransferError(Code.CHANGED)
         offset, size = offset + sent, size - sent
         moving.add(sent, gevent.sleep)
         gevent.sleep(0)  # others have their turn, also while there is room for more
+
+
+def _send_file(sock: int, fd: int, offset: int, size: int) -> int:
+    return os.sendfile(sock, fd, offset, size)
+
+
+def _send_copy(sock: int, fd: int, offset: int, size: int) -> int:
+    """The same, for files that the system does not send by itself."""
+    data = os.pread(fd, min(size, _COPY), offset)
+    return os.write(sock, data) if data else 0
 
 
 def receive_bytes(fd: int, size: int, write: Callable[[memoryview], None], moving: Moving) -> None:
@@ -212,4 +244,23 @@ _FLAGS: Final = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE if hasattr(os, "splice")
 
 def new_mover() -> Mover:
     """The best that this system has."""
-    return Splicer() if hasattr(os, "splice") else Copier()
+    return Splicer() if _has_splice() else Copier()
+
+
+@functools.cache
+def _has_splice() -> bool:
+    """Whether the system has it and grants it: a sandbox may refuse calls that it does not know."""
+    if not hasattr(os, "splice"):
+        return False
+    outlet, inlet = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    beyond = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.splice(outlet, beyond[1], 1, flags=_FLAGS)
+    except BlockingIOError:
+        return True  # there is nothing in the pipe
+    except OSError:
+        return False
+    finally:
+        for fd in (outlet, inlet, *beyond):
+            os.close(fd)
+    return True

@@ -1,5 +1,6 @@
 """What may be served: regular, readable, visible files directly in one directory, and nothing else."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -28,7 +29,7 @@ class SharedFile:
         return stat.S_ISREG(self._opened.st_mode)
 
     def changed(self) -> bool:
-        """Whether somebody has written to it since it was opened."""
+        """Whether somebody has written to it since it was opened, and left its time to the system."""
         now = os.fstat(self.fd)
         return (now.st_size, now.st_mtime_ns) != (self.size, self._opened.st_mtime_ns)
 
@@ -54,6 +55,8 @@ class Share:
     def open(self, name: str) -> SharedFile:
         """The file *name*. Raises `TransferError`, always with the same code, for whatever may not be had.
 
+        Only where this process has no descriptor left is it another, because it may be had later.
+
         A link is never followed. What is no regular file is not even opened: that alone could wake somebody
         at the other end of a FIFO, or rewind a tape.
         """
@@ -62,8 +65,9 @@ class Share:
             if not stat.S_ISREG(os.stat(plain, dir_fd=self._fd, follow_symlinks=False).st_mode):
                 raise TransferError(Code.NOT_FOUND)
             file = SharedFile(os.open(plain, _FLAGS, dir_fd=self._fd))
-        except (BadName, OSError):
-            raise TransferError(Code.NOT_FOUND) from None
+        except (BadName, OSError) as error:
+            exhausted = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+            raise TransferError(Code.TOO_MANY if exhausted else Code.NOT_FOUND) from None
         if not file.is_regular:  # it was exchanged in between
             os.close(file.fd)
             raise TransferError(Code.NOT_FOUND)

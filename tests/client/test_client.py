@@ -3,45 +3,20 @@ from pathlib import Path
 
 import gevent
 import pytest
+from client.owners import Alone
 from conftest import People, Stub, until
-from peers import BYTES, Owner, breaks_off, chat_goes_on, code_of, fetching, gives, header, left, received
 
 from greenchat import ChatClient, ChatServer, Message, Received, Route, Served
 from greenchat.client import client as client_module
-from greenchat.client import downloads, inbox
+from greenchat.client import inbox
 from greenchat.errors import BadName, Code, ConnectError, ListenError, ProtocolError, Refused, ServerGone, TransferError
-from greenchat.protocol.limits import MAX_DOWNLOADS, MAX_LINE, MIN_RATE
-from greenchat.protocol.records import Error, Get, Hello, Welcome, encode
+from greenchat.protocol.limits import MAX_LINE
+from greenchat.protocol.records import Error, Get, encode
 
 
 def heard(client: ChatClient, count: int) -> list[str]:
     """The next messages."""
     return [str(message) for message in itertools.islice(client.messages(), count)]
-
-
-class Alone:
-    """A client, and a server's end whose every byte is spelled out."""
-
-    def __init__(self, stub: Stub, home: Path) -> None:
-        self.client = ChatClient("ann", stub.port, share=home, into=home)
-        starting = gevent.spawn(self.client.start)
-        self.server = stub.accept()
-        self.server.record(Hello)
-        self.server.tell(Welcome(1, "ann"))
-        starting.get()
-
-    def gone(self) -> ServerGone:
-        """How the connection ended for the program."""
-        with pytest.raises(ServerGone) as gone:
-            list(self.client.messages())
-        self.server.close()
-        self.client.close()
-        return gone.value
-
-
-@pytest.fixture
-def alone(stub: Stub, tmp_path: Path) -> Alone:
-    return Alone(stub, tmp_path)
 
 
 def test_message_of_one_is_heard_by_the_others_alone(people: People) -> None:
@@ -141,155 +116,6 @@ def test_serving_while_chatting(people: People) -> None:
     assert served == [Served("ann", "file", len(content), None)]
 
 
-# --- files ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("parallel", [0, -1, MAX_DOWNLOADS + 1, 10**9])
-def test_files_at_once_are_from_one_to_what_an_owner_serves(tmp_path: Path, parallel: int) -> None:
-    with pytest.raises(ValueError, match=f"from 1 to {MAX_DOWNLOADS} files"):
-        ChatClient("ann", 1, share=tmp_path, parallel=parallel)
-
-
-@pytest.mark.parametrize("rate", [0, -1, 1, MIN_RATE - 1])
-def test_rate_that_peers_would_take_for_stalled_is_an_error(tmp_path: Path, rate: int) -> None:
-    with pytest.raises(ValueError, match=f"{MIN_RATE} bytes a second or more"):
-        ChatClient("ann", 1, share=tmp_path, limit_rate=rate)
-
-
-@pytest.mark.parametrize("parallel", [1, MAX_DOWNLOADS])
-def test_any_number_of_files_may_be_asked_for(people: People, parallel: int) -> None:
-    files = {f"file{number}": str(number).encode() for number in range(40)}
-    for file, content in files.items():
-        (people.home("bob") / file).write_bytes(content)
-    people.client("bob")
-    ann = people.client("ann", parallel=parallel)
-    requests = [fetching(ann, "bob", file) for file in files]
-    assert [received(request).path.name for request in requests] == list(files)
-    assert left(people.home("ann")) == files
-
-
-@pytest.mark.parametrize("limited", ["ann", "bob"], ids=["the requester's", "the owner's"])
-def test_rate_is_limited(people: People, limited: str) -> None:
-    (people.home("bob") / "file").write_bytes(BYTES[: 3 * MIN_RATE])
-    for name in ("bob", "ann"):
-        client = people.client(name, **{"limit_rate": MIN_RATE} if name == limited else {})
-    request = fetching(client, "bob")
-    request.join(timeout=1)
-    assert not request.dead  # three seconds' worth
-    assert received(request).size == 3 * MIN_RATE
-
-
-def test_limit_is_of_all_files_together(people: People) -> None:
-    for number in range(4):
-        (people.home("bob") / f"file{number}").write_bytes(BYTES[:MIN_RATE])
-    people.client("bob")
-    ann = people.client("ann", limit_rate=MIN_RATE)
-    requests = [fetching(ann, "bob", f"file{number}") for number in range(4)]
-    gevent.joinall(requests, timeout=1)
-    assert sum(request.dead for request in requests) <= 2
-    ann.close()
-
-
-def test_what_is_moving_is_told(people: People, stub: Stub) -> None:
-    dan, ann = Owner(people, stub), people.client("ann")
-    assert not ann.moving
-    request = fetching(ann)
-    end = dan.pulled()
-    assert not ann.moving  # there is no telling yet whether anything will
-    end.send(header(5) + b"hel")
-    until(lambda: [one.moved for one in ann.moving] == [3])
-    (moving,) = ann.moving
-    assert (moving.file, moving.peer, moving.sending, moving.size, moving.resumed) == ("file", "dan", False, 5, 0)
-    end.close()
-    dan.grants()
-    gives(dan.dialled(), b"hello", 3)
-    received(request)
-    assert not ann.moving
-
-
-def test_both_ends_see_the_file_move(people: People) -> None:
-    seen: list[tuple[str, str, bool, int]] = []
-
-    def watch(client: ChatClient) -> None:
-        client.moving.wait()
-        seen.extend((one.file, one.peer, one.sending, one.size) for one in client.moving)
-
-    (people.home("bob") / "file").write_bytes(BYTES)
-    bob, ann = people.client("bob"), people.client("ann")
-    watching = [gevent.spawn(watch, client) for client in (ann, bob)]
-    gevent.idle()
-    ann.fetch("bob", "file")
-    gevent.joinall(watching, timeout=10)
-    until(lambda: not bob.moving)
-    assert sorted(seen) == [("file", "ann", True, len(BYTES)), ("file", "bob", False, len(BYTES))]
-
-
-def test_file_goes_where_it_is_told_to(people: People, tmp_path: Path) -> None:
-    (people.home("bob") / "file").write_bytes(b"hello")
-    people.client("bob")
-    here, there = tmp_path / "here", people.home("there")
-    here.mkdir()
-    ann = people.client("ann", into=here)
-    assert ann.fetch("bob", "file").path == here / "file"
-    assert ann.fetch("bob", "file", str(there)).path == there / "file"
-    assert left(here) == left(there) == {"file": b"hello"}
-    assert left(people.home("ann")) == {}
-
-
-@pytest.mark.parametrize("kind", ["nothing", "a file", "a link to nothing"])
-def test_place_for_files_that_is_no_directory_is_an_error_at_the_start(
-    server: ChatServer, people: People, tmp_path: Path, kind: str
-) -> None:
-    into = tmp_path / "into"
-    if kind == "a file":
-        into.write_bytes(b"")
-    elif kind == "a link to nothing":
-        into.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(TransferError) as failure:
-        people.client("ann", into=into)
-    assert failure.value.code == Code.DISK
-    assert not server._sessions  # nobody came in
-    people.client("ann")
-
-
-def test_end_of_a_with_block_keeps_parts(server: ChatServer, people: People, stub: Stub) -> None:
-    dan, home = Owner(people, stub), people.home("ann")
-    with ChatClient("ann", server.port, share=home, into=home) as ann:
-        request = fetching(ann)
-        dan.pulled().send(header(5) + b"hel")
-        until(lambda: left(home) == {"part": b"hel"})
-    assert isinstance(request.get(), ServerGone)
-    assert left(home) == {"part": b"hel"}
-
-
-def test_row_33_loss_of_the_server_is_told_once_and_for_all(
-    people: People, server: ChatServer, stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(downloads, "RETRY_DELAYS", (1000.0,))
-    dan, ann = Owner(people, stub), people.client("ann", route=Route.DIRECT)
-    request = fetching(ann)
-    breaks_off(dan.pulled(), b"hel", 5)
-    until(lambda: left(people.home("ann")) == {"part": b"hel"} and not ann.moving)
-    stopping = gevent.spawn(server.stop)
-    assert code_of(request) == Code.SERVER_GONE
-    with pytest.raises(ServerGone):
-        ann.wait()
-    assert left(people.home("ann")) == {"part": b"hel"}
-    ann.close()
-    dan.wire.close()
-    stopping.get()
-
-
-def test_chat_goes_on_while_files_fail(people: People, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "RETRY_DELAYS", ())
-    dan, ann = Owner(people, stub), people.client("ann", route=Route.DIRECT)
-    for _ in range(10):
-        request = fetching(ann)
-        dan.pulled().send(b"\xff" * 10_000)
-        assert code_of(request) == Code.LINE_TOO_LONG
-        chat_goes_on(ann, dan)
-
-
 # --- getting in -------------------------------------------------------------------------------
 
 
@@ -354,7 +180,6 @@ def test_waiting_ends_with_closing_or_with_the_server(alone: Alone, people: Peop
     alone.server.close()
     with pytest.raises(ServerGone):
         alone.client.wait()
-    alone.client.close()
 
 
 def test_server_that_is_absent_is_an_error(stub: Stub, tmp_path: Path) -> None:
@@ -546,4 +371,3 @@ def test_closing_does_not_wait_long_for_a_server_that_hangs(alone: Alone, monkey
     monkeypatch.setattr(client_module, "GOODBYE_SECONDS", 0.01)
     with gevent.Timeout(1):
         alone.client.close()
-    alone.server.close()

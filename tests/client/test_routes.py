@@ -1,19 +1,20 @@
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import gevent
 import pytest
+from client.owners import Alone
 from conftest import People, Stub, Wire, until
 from gevent import socket
-from peers import BYTES, Owner, code_of, fetching, gives, left, received, sha256, sharing, with_server
+from peers import BYTES, Owner, code_of, fetching, gives, left, received, sha256, sharing
 
 from greenchat import ChatClient, Route
-from greenchat.client import downloads, routes
+from greenchat.client import routes
 from greenchat.client.routes import Routes
 from greenchat.client.session import connect
-from greenchat.errors import Code, ConnectError, ProtocolError, TransferError
+from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, TransferError
 from greenchat.net import listen
 from greenchat.protocol.limits import ANSWER_SECONDS, SLOWEST_DISK
 from greenchat.protocol.records import (
@@ -34,20 +35,11 @@ from greenchat.protocol.records import (
 )
 from greenchat.transfer import channel
 
+pytestmark = pytest.mark.usefixtures("tried_once")
+
 R = TypeVar("R", bound=Record)
 
 PULL = Pull("ticket", "sha256", 0, "")
-
-
-@pytest.fixture(autouse=True)
-def tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a failure is told at once."""
-    monkeypatch.setattr(downloads, "RETRY_DELAYS", ())
-
-
-@pytest.fixture
-def dan(people: People, stub: Stub) -> Owner:
-    return Owner(people, stub)
 
 
 # --- which way --------------------------------------------------------------------------------
@@ -76,16 +68,21 @@ class Crossing:
         self.server.close()
 
 
+Cross: TypeAlias = Callable[..., Crossing]
+
+
 @pytest.fixture
-def crossings() -> Iterator[ExitStack]:
+def cross() -> Iterator[Cross]:
+    """Makes one for a route."""
     with ExitStack() as made:
-        yield made
+        yield lambda route=Route.AUTO: made.enter_context(closing(Crossing(route)))
 
 
-def crossing(crossings: ExitStack, route: Route = Route.AUTO) -> Crossing:
-    made = Crossing(route)
-    crossings.callback(made.close)
-    return made
+def failure(reaching: "gevent.Greenlet[..., object]") -> Code:
+    """Why a transfer did not begin."""
+    error = reaching.get()
+    assert isinstance(error, TransferError)
+    return error.code
 
 
 def refuses(end: Wire) -> None:
@@ -106,8 +103,8 @@ def refuses(end: Wire) -> None:
         (Route.RELAY, 1, "relay"),
     ],
 )
-def test_ways_are_tried_in_turn_each_once(crossings: ExitStack, route: Route, turn: int, expected: str) -> None:
-    between = crossing(crossings, route)
+def test_ways_are_tried_in_turn_each_once(cross: Cross, route: Route, turn: int, expected: str) -> None:
+    between = cross(route)
     tried = []
 
     def break_off(stub: Stub, way: str) -> None:
@@ -119,16 +116,14 @@ def test_ways_are_tried_in_turn_each_once(crossings: ExitStack, route: Route, tu
         gevent.spawn(break_off, between.owner, "direct"),
         gevent.spawn(break_off, between.server, "relay"),
     ]
-    error = between.reaching(turn).get()
+    assert failure(between.reaching(turn)) == Code.INTERRUPTED
     gevent.killall(ports)
-    assert isinstance(error, TransferError)
-    assert error.code == Code.INTERRUPTED
     assert ", ".join(tried) == expected
     assert not between.routes._channels
 
 
-def test_directly_the_pull_is_all_that_is_said(crossings: ExitStack) -> None:
-    between = crossing(crossings)
+def test_directly_the_pull_is_all_that_is_said(cross: Cross) -> None:
+    between = cross()
     pull = Pull("ticket", "sha256", 3, "digest")
     reaching = between.reaching(0, pull)
     end = between.owner.accept()
@@ -138,8 +133,8 @@ def test_directly_the_pull_is_all_that_is_said(crossings: ExitStack) -> None:
     assert end.rest() == b""  # it is closed when it is left
 
 
-def test_through_the_relay_the_key_comes_first_and_then_the_pull(crossings: ExitStack) -> None:
-    between = crossing(crossings)
+def test_through_the_relay_the_key_comes_first_and_then_the_pull(cross: Cross) -> None:
+    between = cross()
     reaching = between.reaching(1)
     end = between.server.accept()
     assert end.record(Relay) == Relay("key")
@@ -150,8 +145,8 @@ def test_through_the_relay_the_key_comes_first_and_then_the_pull(crossings: Exit
     assert end.rest() == b""
 
 
-def test_all_of_the_owners_addresses_are_tried(crossings: ExitStack) -> None:
-    between = crossing(crossings, Route.DIRECT)
+def test_all_of_the_owners_addresses_are_tried(cross: Cross) -> None:
+    between = cross(Route.DIRECT)
     (nobody,) = listen(("127.0.0.1",), 0)
     gone = nobody.getsockname()[1]
     nobody.close()
@@ -163,28 +158,24 @@ def test_all_of_the_owners_addresses_are_tried(crossings: ExitStack) -> None:
     assert reaching.get() == File(5, 0)
 
 
-def test_no_way_at_all_is_an_error(crossings: ExitStack) -> None:
-    between = crossing(crossings, Route.DIRECT)
+def test_no_way_at_all_is_an_error(cross: Cross) -> None:
+    between = cross(Route.DIRECT)
     between.take = Take(1, "ticket", 5, (), "key", ())
-    error = between.reaching(3).get()
-    assert isinstance(error, TransferError)
-    assert error.code == Code.UNREACHABLE
+    assert failure(between.reaching(3)) == Code.UNREACHABLE
 
 
 @pytest.mark.parametrize("code", [Code.NOT_FOUND, Code.TOO_MANY, Code.CHANGED, Code.BAD_VERSION])
-def test_answer_of_the_owner_itself_is_final(crossings: ExitStack, code: Code) -> None:
-    between = crossing(crossings)
+def test_answer_of_the_owner_itself_is_final(cross: Cross, code: Code) -> None:
+    between = cross()
     reaching = between.reaching()
     end = between.owner.accept()
     end.tell(Sorry(code, ""))
-    error = reaching.get()
-    assert isinstance(error, TransferError)
-    assert error.code == code
+    assert failure(reaching) == code
 
 
 @pytest.mark.parametrize("code", [Code.INTERRUPTED, Code.STALLED, Code.BAD_TICKET])
-def test_what_somebody_else_may_have_answered_is_not(crossings: ExitStack, code: Code) -> None:
-    between = crossing(crossings)
+def test_what_somebody_else_may_have_answered_is_not(cross: Cross, code: Code) -> None:
+    between = cross()
     reaching = between.reaching()
     between.owner.accept().tell(Sorry(code, ""))
     end = between.server.accept()
@@ -194,9 +185,7 @@ def test_what_somebody_else_may_have_answered_is_not(crossings: ExitStack, code:
     assert reaching.get() == File(5, 0)
 
 
-def test_owner_has_time_to_read_again_what_the_requester_has(
-    crossings: ExitStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_owner_has_time_to_read_again_what_the_requester_has(cross: Cross, monkeypatch: pytest.MonkeyPatch) -> None:
     granted = []
 
     def expect(self: channel.Channel, kind: type[R], seconds: float = 0, more: float = 0.0) -> R:
@@ -204,7 +193,7 @@ def test_owner_has_time_to_read_again_what_the_requester_has(
         raise TransferError(Code.NOT_FOUND)
 
     monkeypatch.setattr(channel.Channel, "expect", expect)
-    between = crossing(crossings, Route.DIRECT)
+    between = cross(Route.DIRECT)
     between.reaching(0, Pull("ticket", "sha256", 10 * SLOWEST_DISK, "digest")).get()
     assert granted == [(File, ANSWER_SECONDS, 10.0)]
 
@@ -212,25 +201,21 @@ def test_owner_has_time_to_read_again_what_the_requester_has(
 # --- the end ----------------------------------------------------------------------------------
 
 
-def test_closing_ends_what_is_open_and_lets_nothing_be_opened(crossings: ExitStack) -> None:
-    between = crossing(crossings, Route.DIRECT)
+def test_closing_ends_what_is_open_and_lets_nothing_be_opened(cross: Cross) -> None:
+    between = cross(Route.DIRECT)
     reaching = between.reaching()
     end = between.owner.accept()
     end.record(Pull)
     between.routes.close()
     assert end.rest() == b""
     for one in (reaching, between.reaching()):
-        error = one.get()
-        assert isinstance(error, TransferError)
-        assert error.code == Code.INTERRUPTED
+        assert failure(one) == Code.INTERRUPTED
     with pytest.raises(gevent.Timeout), gevent.Timeout(0.05):
         between.owner.accept()
 
 
-def test_closing_while_the_connection_is_made_opens_nothing(
-    crossings: ExitStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    between = crossing(crossings, Route.DIRECT)
+def test_closing_while_the_connection_is_made_opens_nothing(cross: Cross, monkeypatch: pytest.MonkeyPatch) -> None:
+    between = cross(Route.DIRECT)
 
     def slow(host: str, port: int, seconds: float) -> socket.socket:
         sock = connect(host, port, seconds)
@@ -238,14 +223,13 @@ def test_closing_while_the_connection_is_made_opens_nothing(
         return sock
 
     monkeypatch.setattr(routes, "connect", slow)
-    error = between.reaching().get()
-    assert isinstance(error, TransferError)
+    assert failure(between.reaching()) == Code.INTERRUPTED
     assert between.owner.accept().rest() == b""
 
 
 @pytest.mark.parametrize("turn", [0, 1], ids=["direct", "relay"])
-def test_killed_greenlet_leaves_no_connection(crossings: ExitStack, turn: int) -> None:
-    between = crossing(crossings)
+def test_killed_greenlet_leaves_no_connection(cross: Cross, turn: int) -> None:
+    between = cross()
     reaching = between.reaching(turn)
     end = (between.server if turn else between.owner).accept()
     end.line()
@@ -254,8 +238,8 @@ def test_killed_greenlet_leaves_no_connection(crossings: ExitStack, turn: int) -
     assert not between.routes._channels
 
 
-def test_error_inside_closes_the_connection(crossings: ExitStack) -> None:
-    between = crossing(crossings, Route.DIRECT)
+def test_error_inside_closes_the_connection(cross: Cross) -> None:
+    between = cross(Route.DIRECT)
 
     def fail() -> None:
         with between.routes.reach(between.take, PULL, 0):
@@ -373,18 +357,17 @@ def test_direct_route_to_an_owner_without_listener_is_an_error(people: People) -
     ],
 )
 def test_row_18_client_goes_to_no_privileged_port_and_looks_no_name_up(
-    stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, beyond: int
+    alone: Alone, stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, beyond: int
 ) -> None:
-    ann, server = with_server(stub, tmp_path)
-    request = fetching(ann)
+    request = fetching(alone.client)
     if host == "127.0.0.1":  # as if the stub's were one of the privileged ports
         monkeypatch.setattr(routes, "MIN_PORT", stub.port + 1)
-    server.tell(Take(server.record(Get).id, "ticket", 1, ((host, stub.port + beyond),), "k", ("sha256",)))
+    alone.server.tell(Take(alone.server.record(Get).id, "ticket", 1, ((host, stub.port + beyond),), "k", ("sha256",)))
     assert stub.accept().record(Relay).key == "k"  # the direct way was passed over
     stub.close()
-    server.close()
-    assert isinstance(request.get(), Exception)
-    ann.close()
+    alone.server.close()
+    assert isinstance(request.get(), GreenchatError)
+    alone.client.close()
     assert left(tmp_path) == {}
 
 

@@ -1,11 +1,15 @@
 import contextlib
 import resource
+import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import gevent
 import pytest
 from conftest import People, Wire, hello, reset, until
 from gevent import socket
+from programs import Server
+from server.pairs import children, ended, hear, runs
 
 from greenchat import ChatServer
 from greenchat.errors import Code, ListenError
@@ -368,6 +372,20 @@ def test_relaying_counts_while_transfers_end_too(server: ChatServer, people: Peo
     other.close()
     stopping.get()
     assert server.relaying == 0
+
+
+def test_row_20_relay_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
+    with Server() as running, contextlib.closing(People(running, tmp_path)) as people:  # type: ignore[arg-type]  # a port is all that is asked
+        _, _, one, other = relayed(people)
+        hear(other, one)
+        (process,) = children(running.process.pid)
+        running.signal(signal.SIGKILL)
+        assert ended(one)
+        assert ended(other)
+        until(lambda: not runs(process))
+        assert running.process.wait() == -signal.SIGKILL
+        running.err._reader.join()
+        assert len(running.err.lines) == 1  # where it listens
 
 
 def test_nothing_is_relayed_before_the_start() -> None:

@@ -1,3 +1,5 @@
+import errno
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,7 +40,6 @@ class Town:
     def __init__(self) -> None:
         self.directory: Directory[Party] = Directory()
         self.relay = RelayRoom()
-        self.relay.start()
         self.office = TicketOffice(self.directory, self.relay)
         self.users: list[User] = []
         self.ends: list[Wire] = []
@@ -465,6 +466,63 @@ def test_relay_that_fills_up_meanwhile_is_busy_for_both(town: Town, monkeypatch:
     monkeypatch.setattr(relay, "MAX_RELAYS", 0)
     assert town.come(key)[1].get() == Code.RELAY_BUSY
     assert meeting.get() == Code.RELAY_BUSY
+
+
+# --- the relay's process ----------------------------------------------------------------------
+
+
+def test_process_begins_before_they_come_where_there_is_no_other_way(town: Town) -> None:
+    town.user("dan", listen=0)
+    town.granted()
+    assert town.relay._worker is None
+    assert _granted(town, "ann", "dan").direct == ()
+    assert town.relay._worker is not None
+
+
+@pytest.mark.parametrize("owner", ["bob", "dan"], ids=["direct", "no other way"])
+def test_requester_of_a_relay_whose_process_cannot_begin_is_told_and_may_ask_again(
+    town: Town, monkeypatch: pytest.MonkeyPatch, owner: str
+) -> None:
+    dan = town.user("dan", listen=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", _no_process)
+        assert town.come(_granted(town, "ann", owner).key)[1].get() == Code.RELAY_BUSY
+    assert not any(isinstance(record, Dial) for record in (*town.bob.told, *dan.told))
+    town.relayed()
+
+
+def _no_process(*_arguments: object, **_options: object) -> None:
+    raise BlockingIOError(errno.EAGAIN, "no more processes")
+
+
+def test_row_20_process_that_dies_before_both_are_there_is_replaced(town: Town) -> None:
+    _, requester, meeting, key = town.waiting()
+    _end_process(town)
+    owner, _ = town.come(key)
+    owner.record(Go)
+    owner.send(b"over to you\n")
+    requester.record(Go)
+    assert requester.line() == b"over to you"
+    assert meeting.get() is None
+
+
+def test_row_20_process_that_dies_before_both_are_there_and_cannot_be_replaced_is_told_to_both(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, meeting, key = town.waiting()
+    _end_process(town)
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", _no_process)
+        assert town.come(key)[1].get() == meeting.get() == Code.RELAY_BUSY
+    assert not town.relay._of
+    town.relayed()
+
+
+def _end_process(town: Town) -> None:
+    worker = town.relay._worker
+    assert worker is not None
+    worker._process.kill()
+    until(lambda: worker.ended)
 
 
 # --- caps on relays ---------------------------------------------------------------------------

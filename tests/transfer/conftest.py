@@ -1,12 +1,13 @@
 """What the tests of files between two peers share."""
 
 import contextlib
+import errno
+import functools
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -14,9 +15,12 @@ import gevent
 import pytest
 from gevent import socket
 from gevent.threadpool import ThreadPool
-from transfer.ends import PULL, Ends, fill_long_ago, partial_in, serve_on
+from transfer.ends import PULL, Clock, Download, Ends, Make, Pair, Serve, Streams, download, serve_on
+from transfer.files import Child, Fails, Unprivileged, environment, fill_long_ago, partial_in, refusing
 
 from greenchat.errors import Code, GreenchatError, TransferError
+from greenchat.transfer import moving as moving_module
+from greenchat.transfer import pump as pump_module
 from greenchat.transfer.partial import Partial
 from greenchat.transfer.pump import Stream
 
@@ -31,7 +35,7 @@ def _fails(code: Code, kind: type[GreenchatError] = TransferError) -> Iterator[N
 
 
 @pytest.fixture(scope="session")
-def fails() -> Callable[..., AbstractContextManager[None]]:
+def fails() -> Fails:
     """The block raises an error with this code, of this kind."""
     return _fails
 
@@ -49,7 +53,7 @@ def _unprivileged() -> Iterator[None]:
 
 
 @pytest.fixture
-def unprivileged() -> Callable[[], AbstractContextManager[None]]:
+def unprivileged() -> Unprivileged:
     """The block has no more rights than anybody, even if a superuser runs the tests."""
     return _unprivileged
 
@@ -69,19 +73,51 @@ def unblocked() -> Iterator[None]:
 
 
 @pytest.fixture
-def child() -> Callable[..., str]:
+def child() -> Child:
     """Runs a program in another process, with these arguments after a prefix; what it printed."""
 
     def run(program: str, *arguments: object, prefix: tuple[str, ...] = ()) -> str:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), *sys.path]))}
         command = [*prefix, sys.executable, "-c", program, *map(str, arguments)]
-        return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+        return subprocess.run(command, env=environment(), check=True, stdout=subprocess.PIPE, text=True).stdout
 
     return run
 
 
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A directory, beside which there may be something else."""
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory in which nothing is to change."""
+    directory = tmp_path_factory.mktemp("elsewhere")
+    (directory / "target").write_bytes(b"precious")
+    return directory
+
+
+@pytest.fixture
+def outside(elsewhere: Path) -> Path:
+    """A file in it."""
+    return elsewhere / "target"
+
+
+@pytest.fixture(params=[None, errno.EPERM, errno.EOPNOTSUPP], ids=["links", "no links: EPERM", "no links: EOPNOTSUPP"])
+def links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a file system with hard links, and on one that has none."""
+    if request.param:
+        monkeypatch.setattr(os, "link", refusing(request.param))
+
+
+@pytest.fixture
+def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", refusing(errno.EPERM))
+
+
 @contextlib.contextmanager
-def _streams() -> Iterator[tuple[Stream, Stream]]:
+def _streams() -> Iterator[Pair]:
     first, second = (Stream(sock) for sock in socket.socketpair())
     try:
         yield first, second
@@ -91,9 +127,38 @@ def _streams() -> Iterator[tuple[Stream, Stream]]:
 
 
 @pytest.fixture(scope="session")
-def streams() -> Callable[[], AbstractContextManager[tuple[Stream, Stream]]]:
+def streams() -> Streams:
     """Both ends of a connection, for as long as the block runs."""
     return _streams
+
+
+@pytest.fixture
+def pair(streams: Streams) -> Iterator[Pair]:
+    with streams() as both:
+        yield both
+
+
+@pytest.fixture
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer is given up as soon as it stalls."""
+    monkeypatch.setattr(pump_module, "STALL_SECONDS", 0.01)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The one that whatever moves goes by."""
+    clock = Clock()
+    for module in (pump_module, moving_module):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[int]:
+    """The descriptor of one that is empty."""
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    yield fd
+    os.close(fd)
 
 
 @pytest.fixture
@@ -112,7 +177,7 @@ def ends() -> Iterator[Ends]:
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Callable[[bytes], Path]:
+def make(tmp_path: Path) -> Make:
     """Fill the owner's one file, long ago."""
     (tmp_path / "share").mkdir()
     return lambda content: fill_long_ago(tmp_path / "share" / "file", content)
@@ -133,6 +198,18 @@ def partial(into: Path) -> Iterator[Partial]:
 
 
 @pytest.fixture
-def serve(ends: Ends, pool: ThreadPool) -> "Callable[..., gevent.Greenlet[..., GreenchatError | None]]":
+def fetch(ends: Ends, partial: Partial, pool: ThreadPool) -> Download:
+    """What the requester's end does once it has pulled, up to the owner's digest."""
+    return functools.partial(download, ends.requester, partial, pool)
+
+
+@pytest.fixture
+def take(ends: Ends, partial: Partial, pool: ThreadPool) -> Download:
+    """The same at the channel's end, from a peer that spells out its bytes."""
+    return functools.partial(download, ends.channel, partial, pool)
+
+
+@pytest.fixture
+def serve(ends: Ends, pool: ThreadPool) -> Serve:
     """The channel's end serves a file, as it is pulled; what went wrong."""
     return lambda path, pull=PULL, moving=None: gevent.spawn(serve_on, ends.channel, path, pool, pull, moving)

@@ -1,26 +1,36 @@
-"""Both sides of a transfer, for tests: what is being received, and the two ends of a data connection."""
+"""Both sides of a transfer, for tests: the two ends of a data connection, and what holds them up."""
 
 import contextlib
-import hashlib
 import math
-import os
 import random
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeAlias
 
+import gevent
+import pytest
 from gevent import socket
 from gevent.threadpool import ThreadPool
 
 from greenchat.errors import Code, GreenchatError
-from greenchat.protocol.limits import CHUNK
+from greenchat.protocol.limits import BLOCK, CHUNK
 from greenchat.protocol.records import File, Pull, Record, encode
 from greenchat.transfer.channel import Channel
-from greenchat.transfer.destination import Destination
+from greenchat.transfer.digest import Digest
 from greenchat.transfer.moving import Moving
 from greenchat.transfer.partial import Partial
+from greenchat.transfer.pump import Stream
 from greenchat.transfer.rate import UNLIMITED, RateLimit
 from greenchat.transfer.share import Share, SharedFile
+
+# What the fixtures are.
+Download: TypeAlias = Callable[..., str]
+Make: TypeAlias = Callable[[bytes], Path]
+Pair: TypeAlias = tuple[Stream, Stream]
+Serve: TypeAlias = "Callable[..., gevent.Greenlet[..., GreenchatError | None]]"
+Streams: TypeAlias = Callable[[], AbstractContextManager[Pair]]
 
 SECONDS = 5.0
 """More than anything here takes, less than a test may."""
@@ -28,11 +38,22 @@ SECONDS = 5.0
 LARGE = random.Random(0).randbytes(3 * 1024 * 1024)
 """More than the buffers between two ends hold."""
 
+AROUND = pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(0, id="empty"),
+        pytest.param(1, id="one byte"),
+        pytest.param(CHUNK - 1, id="a byte less than a chunk"),
+        pytest.param(CHUNK, id="a chunk"),
+        pytest.param(CHUNK + 1, id="a byte more than a chunk"),
+        pytest.param(BLOCK - 1, id="a byte less than a block"),
+        pytest.param(BLOCK + 1, id="a byte more than a block"),
+        pytest.param(3 * 1024 * 1024, id="3 MiB"),
+    ],
+)
+
+A_FILE = encode(File(4, 0))
 PULL = Pull("t", "sha256", 0, "")
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def code_of(error: GreenchatError | None) -> Code | None:
@@ -99,35 +120,23 @@ class Clock:
         self.now += seconds
 
 
-# --- what is being received -------------------------------------------------------------------
+def read_all(sock: socket.socket) -> bytes:
+    """All that comes until the connection ends."""
+    received = bytearray()
+    while data := sock.recv(1 << 20):
+        received += data
+    return bytes(received)
 
 
-@contextlib.contextmanager
-def partial_in(directory: Path, name: str = "a", *, owner: str = "bob", algorithm: str = "sha256") -> Iterator[Partial]:
-    """What there is of *owner*'s file, begun, for as long as the block runs."""
-    with (
-        contextlib.closing(Destination(directory)) as destination,
-        contextlib.closing(destination.partial(owner, name)) as partial,
-    ):
-        partial.begin(algorithm)
-        yield partial
+def before_each_digest(monkeypatch: pytest.MonkeyPatch, hook: Callable[[int, int], object]) -> None:
+    """The *hook* is called before each stretch of a file is digested, with its offset and size."""
+    real = Digest.update_from
 
+    def update_from(digest: Digest, fd: int, offset: int, size: int) -> None:
+        hook(offset, size)
+        real(digest, fd, offset, size)
 
-def fill(partial: Partial, content: bytes) -> None:
-    partial.fill(lambda write: write(memoryview(content)))
-
-
-def names(directory: Path) -> list[str]:
-    return sorted(file.name for file in directory.iterdir())
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in directory.iterdir()}
-
-
-def only_name(directory: Path) -> str:
-    (name,) = names(directory)
-    return name
+    monkeypatch.setattr(Digest, "update_from", update_from)
 
 
 # --- the two ends -----------------------------------------------------------------------------
@@ -195,9 +204,3 @@ def download(
     """What a requester does from the announcement of a *file* on, up to the owner's digest."""
     file = file or channel.expect(File, SECONDS)
     return channel.download(file.size - file.offset, partial, pool, moving or moving_of(file.size, moved=file.offset))
-
-
-def fill_long_ago(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    os.utime(path, (1e9, 1e9))
-    return path

@@ -4,19 +4,15 @@ import socket as blocking
 import subprocess
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import TypeAlias
 
 import gevent
 import pytest
 from conftest import until
 from gevent import socket
-from gevent.threadpool import ThreadPool
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transfer.ends import LARGE, PULL, SECONDS, Ends, Hook, code_of, download, moving_of
+from transfer.ends import A_FILE, LARGE, PULL, SECONDS, Download, Ends, Hook, Make, Serve, code_of, moving_of
+from transfer.files import Fails
 
 from greenchat.errors import Code, GreenchatError, ProtocolError, TransferError
 from greenchat.protocol.limits import MAX_LINE, MAX_NUMBER, SLOWEST_DISK
@@ -24,13 +20,6 @@ from greenchat.protocol.records import Done, File, Go, Got, Have, Pull, Record, 
 from greenchat.transfer import channel as channel_module
 from greenchat.transfer.channel import Channel
 from greenchat.transfer.partial import Partial
-
-Fails: TypeAlias = Callable[..., AbstractContextManager[None]]
-Serve: TypeAlias = "Callable[..., gevent.Greenlet[..., GreenchatError | None]]"
-Make: TypeAlias = Callable[[bytes], Path]
-
-A_FILE = encode(File(4, 0))
-
 
 # --- records ----------------------------------------------------------------------------------
 
@@ -330,9 +319,9 @@ def test_abort_ends_whoever_waits(ends: Ends, fails: Fails) -> None:
 
 
 @pytest.mark.parametrize("half", [b"", b"ha"], ids=["before the first byte", "in the file"])
-def test_abort_ends_a_download(ends: Ends, partial: Partial, pool: ThreadPool, fails: Fails, half: bytes) -> None:
+def test_abort_ends_a_download(ends: Ends, partial: Partial, take: Download, fails: Fails, half: bytes) -> None:
     ends.say(A_FILE, half)
-    downloading = gevent.spawn(download, ends.channel, partial, pool)
+    downloading = gevent.spawn(take)
     until(lambda: partial.size == len(half))
     gevent.idle()
     ends.channel.abort()

@@ -3,10 +3,7 @@
 import errno
 import os
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeAlias
 
 import gevent
 import pytest
@@ -15,23 +12,23 @@ from gevent import get_hub, socket
 from gevent.event import Event
 from gevent.threadpool import ThreadPool
 from transfer.ends import (
+    A_FILE,
     LARGE,
     PULL,
     SECONDS,
+    Download,
     Ends,
     Gate,
+    Make,
+    Serve,
     Steps,
+    before_each_digest,
     code_of,
-    contents,
     download,
-    fill,
     moving_of,
-    names,
-    only_name,
     opened,
-    partial_in,
-    sha256,
 )
+from transfer.files import Fails, contents, fill, interrupt, only_content, partial_in, refusing, sha256
 
 from greenchat.errors import Code, GreenchatError
 from greenchat.protocol.limits import CHUNK
@@ -40,18 +37,20 @@ from greenchat.transfer import channel as channel_module
 from greenchat.transfer.digest import Digest
 from greenchat.transfer.partial import Partial
 
-Fails: TypeAlias = Callable[..., AbstractContextManager[None]]
-Serve: TypeAlias = "Callable[..., gevent.Greenlet[..., GreenchatError | None]]"
-Make: TypeAlias = Callable[[bytes], Path]
-
-A_FILE = encode(File(4, 0))
 THE_REST = encode(File(4, 2))
 DONE = encode(Done("d" * 64))
 RESUMED = Pull("t", "sha256", 2, sha256(b"fo"))
 
 
-def _content(into: Path) -> bytes:
-    return (into / only_name(into)).read_bytes()
+def _halted(ends: Ends, partial: Partial, pool: ThreadPool) -> "tuple[gevent.Greenlet[..., str], Gate]":
+    """A download of six bytes, with a thread that holds at a gate with four of them."""
+    gate = Gate(step=2)
+    ends.say(File(6, 0))
+    announced = ends.channel.expect(File, SECONDS)
+    ends.say(b"four")
+    downloading = gevent.spawn(download, ends.channel, partial, pool, announced, moving_of(limit=gate))
+    until(gate.reached.is_set)
+    return downloading, gate
 
 
 # --- the owner vanishes -----------------------------------------------------------------------
@@ -69,15 +68,13 @@ def _content(into: Path) -> bytes:
     ],
 )
 @pytest.mark.parametrize("unread", [False, True], ids=["closes", "resets"])
-def test_row_20_owner_vanishes(
-    ends: Ends, partial: Partial, pool: ThreadPool, fails: Fails, said: bytes, *, unread: bool
-) -> None:
+def test_row_20_owner_vanishes(ends: Ends, take: Download, fails: Fails, said: bytes, *, unread: bool) -> None:
     if unread:  # what the peer did not read turns its closing into a reset
         ends.channel.send(PULL)
     ends.say(said)
     ends.peer.close()
     with fails(Code.INTERRUPTED):
-        download(ends.channel, partial, pool)
+        take()
 
 
 @pytest.mark.parametrize(
@@ -92,30 +89,29 @@ def test_row_20_owner_vanishes(
 def test_row_20_owner_vanishes_again_while_the_rest_comes(
     ends: Ends, into: Path, pool: ThreadPool, fails: Fails, said: bytes, came: bytes
 ) -> None:
-    with partial_in(into) as partial:
-        fill(partial, b"fo")
+    interrupt(into, b"fo")
     ends.say(said)
     ends.peer.close()
     with partial_in(into) as partial, fails(Code.INTERRUPTED):
         download(ends.channel, partial, pool)
-    assert _content(into) == b"fo" + came
+    assert only_content(into) == b"fo" + came
     with partial_in(into) as partial:
         assert partial.begin("sha256") == sha256(b"fo" + came)
 
 
 def test_row_20_what_came_before_the_owner_vanished_can_be_resumed_at_once(
-    ends: Ends, into: Path, partial: Partial, pool: ThreadPool, fails: Fails
+    ends: Ends, into: Path, partial: Partial, pool: ThreadPool, take: Download, fails: Fails
 ) -> None:
     ends.say(A_FILE, b"fo")
     ends.peer.close()
     with fails(Code.INTERRUPTED):
-        download(ends.channel, partial, pool)
+        take()
     assert (partial.size, partial.begin("sha256")) == (2, sha256(b"fo"))
     another = Ends()
     another.say(THE_REST, b"ur", Done("d"))
     assert download(another.channel, partial, pool) == "d"
     assert partial.digest() == sha256(b"four")
-    assert _content(into) == b"four"
+    assert only_content(into) == b"four"
     another.close()
 
 
@@ -150,11 +146,9 @@ def test_row_20_requester_vanishes(
     assert code_of(serving.get()) is Code.INTERRUPTED
 
 
-def test_row_20_requester_that_ends_instead_of_got(
-    ends: Ends, serve: Serve, make: Make, partial: Partial, pool: ThreadPool
-) -> None:
+def test_row_20_requester_that_ends_instead_of_got(ends: Ends, serve: Serve, make: Make, fetch: Download) -> None:
     serving = serve(make(b"four"))
-    download(ends.requester, partial, pool)
+    fetch()
     ends.peer.shutdown(socket.SHUT_WR)
     assert code_of(serving.get()) is Code.INTERRUPTED
 
@@ -164,18 +158,12 @@ def test_row_20_requester_that_vanishes_while_its_part_is_read_ends_the_reading(
 ) -> None:
     monkeypatch.setattr(channel_module, "DIGESTED_AHEAD", 100)
     monkeypatch.setattr(channel_module, "WAIT_SECONDS", -1.0)
-    pieces, real = 0, Digest.update_from
-
-    def update_from(digest: Digest, fd: int, offset: int, size: int) -> None:
-        nonlocal pieces
-        pieces += 1
-        real(digest, fd, offset, size)
-
-    monkeypatch.setattr(Digest, "update_from", update_from)
+    read: list[int] = []
+    before_each_digest(monkeypatch, lambda offset, _size: read.append(offset))
     ends.peer.close()
     serving = serve(make(LARGE), Pull("t", "sha256", len(LARGE), "x"))
     assert code_of(serving.get()) is Code.INTERRUPTED
-    assert pieces <= 2
+    assert len(read) <= 2
 
 
 def test_upload_that_cannot_be_sent_is_interrupted(ends: Ends, make: Make, pool: ThreadPool, fails: Fails) -> None:
@@ -230,20 +218,15 @@ def test_row_20_lost_upload_closes_no_descriptor_that_a_thread_reads(
 def test_row_20_lost_download_closes_no_descriptor_that_a_thread_reads(
     ends: Ends, into: Path, pool: ThreadPool
 ) -> None:
-    gate = Gate(step=2)
     with partial_in(into) as partial:
-        ends.say(File(6, 0))
-        announced = ends.channel.expect(File, SECONDS)
-        ends.say(b"four")
-        downloading = gevent.spawn(download, ends.channel, partial, pool, announced, moving_of(limit=gate))
-        until(gate.reached.is_set)
+        downloading, gate = _halted(ends, partial, pool)
         downloading.kill()
         ends.channel.close()
     fresh = os.open(os.devnull, os.O_RDONLY)  # which would get the number, were it free
     gate.go_on.set()
     until(lambda: partial._fd < 0)
     os.close(fresh)
-    assert _content(into) == b"four"
+    assert only_content(into) == b"four"
     with partial_in(into) as partial:
         assert partial.begin("sha256") == sha256(b"four")
 
@@ -303,14 +286,14 @@ def test_row_20_what_came_is_free_for_another_as_soon_as_its_greenlet_has_ended(
 
 
 def test_row_20_thread_that_hangs_holds_up_its_greenlet_for_a_moment_only(
-    ends: Ends, partial: Partial, pool: ThreadPool, monkeypatch: pytest.MonkeyPatch
+    ends: Ends, partial: Partial, take: Download, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(channel_module, "ABORT_SECONDS", 0.01)
     gate = Gate(step=2)
     ends.say(File(6, 0), b"fo")
     announced = ends.channel.expect(File, SECONDS)
     ends.say(b"ur")
-    downloading = gevent.spawn(download, ends.channel, partial, pool, announced, moving_of(limit=gate))
+    downloading = gevent.spawn(take, announced, moving_of(limit=gate))
     until(gate.reached.is_set)
     downloading.kill()
     assert downloading.dead
@@ -331,15 +314,15 @@ def test_row_20_requester_killed_in_a_file_ends_the_connection(
         gate.go_on.set()
         ends.requester.close()
     until(lambda: partial._fd < 0)
-    assert LARGE.startswith(_content(into))
+    assert LARGE.startswith(only_content(into))
 
 
 def test_row_20_owner_killed_while_it_pauses_for_its_limit(
-    ends: Ends, serve: Serve, make: Make, partial: Partial, pool: ThreadPool, fails: Fails
+    ends: Ends, serve: Serve, make: Make, partial: Partial, fetch: Download, fails: Fails
 ) -> None:
     moving = moving_of(limit=Steps(1000, pause=600))
     serving = serve(make(LARGE), moving=moving)
-    downloading = gevent.spawn(download, ends.requester, partial, pool)
+    downloading = gevent.spawn(fetch)
     until(lambda: partial.size == 1000)
     gevent.idle()
     serving.kill()
@@ -402,7 +385,7 @@ def test_row_20_partial_that_was_closed_while_its_thread_was_waited_for_stays_cl
         downloading.kill()
     busy.free()
     assert len(_open_descriptors()) == before
-    assert _content(into) == b"had"
+    assert only_content(into) == b"had"
 
 
 def test_row_20_shared_thread_is_free_again_after_its_peer_vanished(
@@ -423,48 +406,36 @@ def test_row_20_shared_thread_is_free_again_after_its_peer_vanished(
     one_thread.kill()
 
 
+@pytest.mark.parametrize("keep", [True, False])
 def test_row_33_partial_closed_while_its_thread_receives_stays_or_goes_as_its_user_wants(
-    ends: Ends, into: Path, pool: ThreadPool, fails: Fails
+    ends: Ends, into: Path, pool: ThreadPool, fails: Fails, *, keep: bool
 ) -> None:
-    for keep in (True, False):
-        here, gate = Ends(), Gate(step=2)
-        with partial_in(into) as partial:
-            here.say(File(6, 0))
-            announced = here.channel.expect(File, SECONDS)
-            here.say(b"four")
-            downloading = gevent.spawn(download, here.channel, partial, pool, announced, moving_of(limit=gate))
-            until(gate.reached.is_set)
-            partial.resumable = keep
-        here.channel.abort()
-        gate.go_on.set()
-        with fails(Code.INTERRUPTED):
-            downloading.get()
-        assert list(contents(into).values()) == ([b"four"] if keep else [])
-        for name in names(into):
-            (into / name).unlink()
-        here.close()
+    with partial_in(into) as partial:
+        downloading, gate = _halted(ends, partial, pool)
+        partial.resumable = keep
+    ends.channel.abort()
+    gate.go_on.set()
+    with fails(Code.INTERRUPTED):
+        downloading.get()
+    assert list(contents(into).values()) == ([b"four"] if keep else [])
 
 
 # --- out of descriptors -----------------------------------------------------------------------
 
 
-def _no_descriptors(_fd: int) -> int:
-    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-
 def test_without_descriptors_a_download_fails_as_foreseen(
-    ends: Ends, partial: Partial, pool: ThreadPool, monkeypatch: pytest.MonkeyPatch
+    ends: Ends, take: Download, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "dup", _no_descriptors)
+    monkeypatch.setattr(os, "dup", refusing(errno.EMFILE))
     ends.say(A_FILE, b"four", Done("d"))
     with pytest.raises(GreenchatError):
-        download(ends.channel, partial, pool)
+        take()
 
 
 @pytest.mark.parametrize("pull", [PULL, RESUMED], ids=["whole", "resumed"])
 def test_without_descriptors_an_upload_fails_as_foreseen(
     ends: Ends, make: Make, pool: ThreadPool, monkeypatch: pytest.MonkeyPatch, pull: Pull
 ) -> None:
-    monkeypatch.setattr(os, "dup", _no_descriptors)
+    monkeypatch.setattr(os, "dup", refusing(errno.EMFILE))
     with opened(make(b"four")) as file, pytest.raises(GreenchatError):
         ends.channel.upload(file, pull, pool, moving_of())

@@ -1,10 +1,8 @@
 """A file that goes on where it was interrupted, with either side spelled out byte for byte."""
 
-import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from pathlib import Path
-from typing import TypeAlias
 
 import gevent
 import pytest
@@ -18,17 +16,29 @@ from transfer.ends import (
     Clock,
     Ends,
     Hook,
+    Make,
+    Serve,
+    before_each_digest,
     code_of,
-    contents,
     download,
+    moving_of,
+    serve_on,
+)
+from transfer.files import (
+    Fails,
+    contents,
     fill,
     fill_long_ago,
-    moving_of,
+    grow,
+    interrupt,
     names,
+    only_content,
     only_name,
+    overwrite,
     partial_in,
-    serve_on,
+    replace,
     sha256,
+    shrink,
 )
 
 from greenchat.errors import Code, GreenchatError, ProtocolError
@@ -36,10 +46,6 @@ from greenchat.protocol.limits import MAX_NUMBER, WAIT_SECONDS
 from greenchat.protocol.records import Done, File, Got, Pull, Wait, encode
 from greenchat.transfer import channel as channel_module
 from greenchat.transfer.digest import ALGORITHMS, Digest
-
-Fails: TypeAlias = Callable[..., AbstractContextManager[None]]
-Serve: TypeAlias = "Callable[..., gevent.Greenlet[..., GreenchatError | None]]"
-Make: TypeAlias = Callable[[bytes], Path]
 
 CONTENT = b"0123456789"
 
@@ -54,10 +60,14 @@ def _answer(offset: int, content: bytes = CONTENT) -> bytes:
     return encode(File(len(content), offset)) + content[offset:] + encode(Done(sha256(content)))
 
 
-def _assert_answer(ends: Ends, expected: bytes, content: bytes = CONTENT) -> None:
+def _assert_served(
+    ends: Ends, serving: "gevent.Greenlet[..., GreenchatError | None]", expected: bytes, content: bytes = CONTENT
+) -> None:
+    """This is what the owner says, and all of it."""
     assert ends.hear_exactly(len(expected)) == expected
     ends.say(Got(sha256(content)))
     assert not ends.hear()
+    assert serving.get() is None
 
 
 # --- the owner --------------------------------------------------------------------------------
@@ -66,8 +76,7 @@ def _assert_answer(ends: Ends, expected: bytes, content: bytes = CONTENT) -> Non
 @pytest.mark.parametrize("offset", [1, 5, 9, 10], ids=["a byte", "half", "all but a byte", "all"])
 def test_owner_goes_on_where_the_requester_is(ends: Ends, serve: Serve, make: Make, offset: int) -> None:
     serving = serve(make(CONTENT), _pull(offset))
-    _assert_answer(ends, _answer(offset))
-    assert serving.get() is None
+    _assert_served(ends, serving, _answer(offset))
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -87,14 +96,12 @@ def test_owner_compares_by_the_algorithm_that_the_requester_chose(
 @pytest.mark.parametrize("offset", [11, 2**40, MAX_NUMBER])
 def test_row_22_offset_beyond_the_end_starts_again(ends: Ends, serve: Serve, make: Make, offset: int) -> None:
     serving = serve(make(CONTENT), _pull(offset))
-    _assert_answer(ends, _answer(0))
-    assert serving.get() is None
+    _assert_served(ends, serving, _answer(0))
 
 
 def test_row_22_offset_into_an_empty_file_starts_again(ends: Ends, serve: Serve, make: Make) -> None:
     serving = serve(make(b""), Pull("t", "sha256", 1, sha256(b"")))
-    _assert_answer(ends, _answer(0, b""), b"")
-    assert serving.get() is None
+    _assert_served(ends, serving, _answer(0, b""), b"")
 
 
 @pytest.mark.parametrize("offset", ["-1", "1.5", "true", "null", '"1"', "9223372036854775808"])
@@ -119,8 +126,7 @@ def test_row_22_negative_and_other_impossible_offsets_are_refused(ends: Ends, fa
 )
 def test_row_22_prefix_of_another_content_starts_again(ends: Ends, serve: Serve, make: Make, prefix: str) -> None:
     serving = serve(make(CONTENT), _pull(5, prefix))
-    _assert_answer(ends, _answer(0))
-    assert serving.get() is None
+    _assert_served(ends, serving, _answer(0))
 
 
 def test_row_22_prefix_by_another_algorithm_starts_again(ends: Ends, serve: Serve, make: Make) -> None:
@@ -128,14 +134,12 @@ def test_row_22_prefix_by_another_algorithm_starts_again(ends: Ends, serve: Serv
     digest = Digest("blake3")
     digest.update(CONTENT[:5])
     serving = serve(make(CONTENT), _pull(5, digest.hex(), "sha256"))
-    _assert_answer(ends, _answer(0))
-    assert serving.get() is None
+    _assert_served(ends, serving, _answer(0))
 
 
 def test_row_22_prefix_without_an_offset_means_nothing(ends: Ends, serve: Serve, make: Make) -> None:
     serving = serve(make(CONTENT), _pull(0, "nonsense"))
-    _assert_answer(ends, _answer(0))
-    assert serving.get() is None
+    _assert_served(ends, serving, _answer(0))
 
 
 @settings(deadline=None, max_examples=40)
@@ -170,16 +174,14 @@ def test_row_22_whatever_the_requester_has_it_gets_the_owners_file(
 def test_only_what_is_missing_is_sent_and_counted(ends: Ends, serve: Serve, make: Make) -> None:
     offset, moving = len(LARGE) - 1000, moving_of(len(LARGE))
     serving = serve(make(LARGE), Pull("t", "sha256", offset, sha256(LARGE[:offset])), moving)
-    _assert_answer(ends, _answer(offset, LARGE), LARGE)
-    assert serving.get() is None
+    _assert_served(ends, serving, _answer(offset, LARGE), LARGE)
     assert (moving.moved, moving.resumed) == (len(LARGE), offset)
 
 
 def test_what_is_started_again_counts_from_nothing(ends: Ends, serve: Serve, make: Make) -> None:
     moving = moving_of(10)
     serving = serve(make(CONTENT), _pull(5, "another"), moving)
-    _assert_answer(ends, _answer(0))
-    assert serving.get() is None
+    _assert_served(ends, serving, _answer(0))
     assert (moving.moved, moving.resumed) == (10, 0)
 
 
@@ -188,16 +190,9 @@ def test_part_that_the_requester_has_is_read_in_pieces(
 ) -> None:
     monkeypatch.setattr(channel_module, "DIGESTED_AHEAD", 4)
     read: list[tuple[int, int]] = []
-    real = Digest.update_from
-
-    def update_from(digest: Digest, fd: int, offset: int, size: int) -> None:
-        read.append((offset, size))
-        real(digest, fd, offset, size)
-
-    monkeypatch.setattr(Digest, "update_from", update_from)
+    before_each_digest(monkeypatch, lambda offset, size: read.append((offset, size)))
     serving = serve(make(CONTENT), _pull(6))
-    _assert_answer(ends, _answer(6))
-    assert serving.get() is None
+    _assert_served(ends, serving, _answer(6))
     assert read == [(0, 4), (4, 2), (6, 4)]
 
 
@@ -215,33 +210,25 @@ def test_owner_that_reads_for_long_says_so(
 ) -> None:
     _slow(monkeypatch, 2)
     serving = serve(make(CONTENT), _pull(6))
-    _assert_answer(ends, encode(Wait()) * 3 + _answer(6))
-    assert serving.get() is None
+    _assert_served(ends, serving, encode(Wait()) * 3 + _answer(6))
 
 
 def test_owner_says_so_no_more_often_than_it_has_to(
     ends: Ends, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, real = Clock(), Digest.update_from
-
-    def take_a_second(digest: Digest, fd: int, offset: int, size: int) -> None:
-        clock.now += 1.0
-        real(digest, fd, offset, size)
-
+    clock = Clock()
     monkeypatch.setattr(channel_module, "DIGESTED_AHEAD", 1)
     monkeypatch.setattr(channel_module, "WAIT_SECONDS", 2.5)
     monkeypatch.setattr(channel_module, "time", clock)
-    monkeypatch.setattr(Digest, "update_from", take_a_second)
+    before_each_digest(monkeypatch, lambda _offset, _size: clock.sleep(1.0))
     serving = serve(make(CONTENT), _pull(8))
-    _assert_answer(ends, encode(Wait()) * 2 + _answer(8))
-    assert serving.get() is None
+    _assert_served(ends, serving, encode(Wait()) * 2 + _answer(8))
 
 
 def test_owner_that_reads_quickly_says_nothing(ends: Ends, serve: Serve, make: Make) -> None:
     assert WAIT_SECONDS >= 1
     serving = serve(make(CONTENT), _pull(6))
-    _assert_answer(ends, _answer(6))
-    assert serving.get() is None
+    _assert_served(ends, serving, _answer(6))
 
 
 def test_owner_that_has_nothing_to_read_says_nothing(
@@ -249,8 +236,7 @@ def test_owner_that_has_nothing_to_read_says_nothing(
 ) -> None:
     _slow(monkeypatch, 2)
     serving = serve(make(CONTENT))
-    _assert_answer(ends, _answer(0))
-    assert serving.get() is None
+    _assert_served(ends, serving, _answer(0))
 
 
 def test_waits_keep_a_requester_patient(
@@ -267,7 +253,7 @@ def test_waits_keep_a_requester_patient(
         assert digest == partial.digest() == sha256(LARGE)
         ends.requester.send(Got(digest))
         assert serving.get() is None
-        assert (into / only_name(into)).read_bytes() == LARGE
+        assert only_content(into) == LARGE
 
 
 def test_row_20_requester_that_takes_no_wait_is_given_up(
@@ -280,25 +266,6 @@ def test_row_20_requester_that_takes_no_wait_is_given_up(
 
 
 # --- row 15: the file changes, also while the requester's part is read ------------------------
-
-
-def _shrink(path: Path) -> None:
-    os.truncate(path, 3)
-
-
-def _grow(path: Path) -> None:
-    with path.open("ab") as end:
-        end.write(b"more")
-
-
-def _overwrite(path: Path) -> None:
-    with path.open("r+b") as start:
-        start.write(b"other")
-
-
-def _replace(path: Path) -> None:
-    path.with_name("new").write_bytes(b"another")
-    path.with_name("new").rename(path)
 
 
 def _while_it_is_read(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None], *, after: bool) -> None:
@@ -316,7 +283,7 @@ def _while_it_is_read(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it is read", "after it was read"])
-@pytest.mark.parametrize("change", [_shrink, _grow, _overwrite])
+@pytest.mark.parametrize("change", [shrink, grow, overwrite])
 def test_row_15_file_that_changes_while_the_requesters_part_is_read(
     ends: Ends,
     serve: Serve,
@@ -344,7 +311,7 @@ def test_row_15_file_that_changes_while_the_requesters_part_is_read(
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it is read", "after it was read"])
-@pytest.mark.parametrize("change", [_replace, Path.unlink], ids=["replaced", "removed"])
+@pytest.mark.parametrize("change", [replace, Path.unlink], ids=["replaced", "removed"])
 def test_row_15_file_that_is_replaced_while_the_requesters_part_is_read_goes_on_as_it_was(
     ends: Ends,
     serve: Serve,
@@ -357,11 +324,10 @@ def test_row_15_file_that_is_replaced_while_the_requesters_part_is_read_goes_on_
     path = make(CONTENT)
     _while_it_is_read(monkeypatch, lambda: change(path), after=after)
     serving = serve(path, _pull(5))
-    _assert_answer(ends, _answer(5))
-    assert serving.get() is None
+    _assert_served(ends, serving, _answer(5))
 
 
-@pytest.mark.parametrize("change", [_shrink, _grow, _overwrite])
+@pytest.mark.parametrize("change", [shrink, grow, overwrite])
 def test_row_15_file_that_changes_while_its_rest_is_sent(
     ends: Ends, serve: Serve, make: Make, change: Callable[[Path], None]
 ) -> None:
@@ -371,14 +337,14 @@ def test_row_15_file_that_changes_while_its_rest_is_sent(
     assert code_of(serving.get()) is Code.CHANGED
     assert b"done" not in heard
     assert heard.startswith(encode(File(10, 5)))
-    assert (b"sorry" in heard) == (change is not _shrink)  # which ends it amid the bytes
+    assert (b"sorry" in heard) == (change is not shrink)  # which ends it amid the bytes
 
 
 def test_row_15_file_that_changes_when_the_requester_has_it_all_is_not_called_whole(
     ends: Ends, serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make(CONTENT)
-    _while_it_is_read(monkeypatch, lambda: _overwrite(path), after=True)
+    _while_it_is_read(monkeypatch, lambda: overwrite(path), after=True)
     serving = serve(path, _pull(10))
     heard = ends.hear()
     assert code_of(serving.get()) is Code.CHANGED
@@ -389,8 +355,7 @@ def test_row_15_file_that_changes_when_the_requester_has_it_all_is_not_called_wh
 def test_row_15_file_that_changed_in_between_is_fetched_anew(
     ends: Ends, serve: Serve, make: Make, into: Path, pool: ThreadPool
 ) -> None:
-    with partial_in(into) as partial:
-        fill(partial, b"old content, and longer")
+    interrupt(into, b"old content, and longer")
     with partial_in(into) as partial:
         serving = serve(make(CONTENT), Pull("t", "sha256", partial.size, partial.digest()))
         announced = ends.requester.expect(File, SECONDS)
@@ -406,8 +371,7 @@ def test_row_15_file_that_changed_in_between_is_fetched_anew(
 
 
 def test_requester_adds_the_rest_to_what_it_has(ends: Ends, into: Path, pool: ThreadPool) -> None:
-    with partial_in(into) as partial:
-        fill(partial, CONTENT[:5])
+    interrupt(into, CONTENT[:5])
     with partial_in(into) as partial:
         moving = moving_of(10, moved=5)
         ends.say(_answer(5))
@@ -458,7 +422,7 @@ def test_row_19_less_than_the_rest_is_refused_and_kept(ends: Ends, into: Path, p
         ends.peer.close()
         with fails(Code.INTERRUPTED):
             download(ends.channel, partial, pool)
-    assert list(contents(into).values()) == [CONTENT[:7]]
+    assert only_content(into) == CONTENT[:7]
     assert len(names(into)) == 1
 
 

@@ -1,32 +1,22 @@
 import contextlib
 import errno
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
-from transfer.ends import contents, fill, names, only_name
+from conftest import _open_descriptors
+from transfer.files import Fails, Unprivileged, begun, contents, fill, locked_by_another, names, only_name
 
 from greenchat.errors import Code, TransferError
 from greenchat.protocol.limits import PARTIAL_SECONDS
 from greenchat.transfer import destination as destination_module
 from greenchat.transfer.destination import Destination
 
-Fails: TypeAlias = Callable[..., AbstractContextManager[None]]
-Unprivileged: TypeAlias = Callable[[], AbstractContextManager[None]]
-
 A_DAY = 24 * 3600
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    home = tmp_path / "home"
-    home.mkdir()
-    return home
 
 
 @pytest.fixture
@@ -36,22 +26,13 @@ def destination(home: Path) -> Iterator[Destination]:
     destination.close()
 
 
-@pytest.fixture
-def outside(tmp_path: Path) -> Path:
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "target").write_bytes(b"precious")
-    return tmp_path / "outside"
-
-
 def _interrupted(destination: Destination, name: str, content: bytes = b"half") -> None:
-    with closing(destination.partial("bob", name)) as partial:
-        partial.begin("sha256")
+    with begun(destination, name) as partial:
         fill(partial, content)
 
 
 def _receive(destination: Destination, name: str, content: bytes) -> None:
-    with closing(destination.partial("bob", name)) as partial:
-        partial.begin("sha256")
+    with begun(destination, name) as partial:
         fill(partial, content)
         partial.publish()
 
@@ -75,11 +56,11 @@ def test_row_10_user_is_told_why_without_a_path(tmp_path: Path) -> None:
 
 
 def test_refusals_are_no_leak(tmp_path: Path, fails: Fails) -> None:
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - how many there are is all that counts
+    before = len(_open_descriptors())
     for _ in range(50):
         with fails(Code.DISK):
             Destination(tmp_path / "gone")
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - the same
+    assert len(_open_descriptors()) == before
 
 
 def test_two_of_one_directory_know_that_they_are(home: Path, tmp_path: Path) -> None:
@@ -104,38 +85,37 @@ def test_row_06_directory_that_was_moved_still_gets_the_file(home: Path, destina
 
 
 def test_row_06_directory_whose_path_leads_elsewhere_still_gets_the_file(
-    home: Path, destination: Destination, outside: Path
+    home: Path, destination: Destination, elsewhere: Path
 ) -> None:
     home.rename(home.with_name("moved"))
-    home.symlink_to(outside)
+    home.symlink_to(elsewhere)
     _receive(destination, "target", b"new")
     assert contents(home.with_name("moved")) == {"target": b"new"}
-    assert contents(outside) == {"target": b"precious"}
+    assert contents(elsewhere) == {"target": b"precious"}
 
 
-def test_row_06_parent_that_is_swapped_leads_nowhere_else(tmp_path: Path, outside: Path) -> None:
+def test_row_06_parent_that_is_swapped_leads_nowhere_else(tmp_path: Path, elsewhere: Path) -> None:
     (tmp_path / "parent" / "home").mkdir(parents=True)
     with closing(Destination(tmp_path / "parent" / "home")) as destination:
         (tmp_path / "parent").rename(tmp_path / "old")
         (tmp_path / "parent").mkdir()
-        (tmp_path / "parent" / "home").symlink_to(outside)
+        (tmp_path / "parent" / "home").symlink_to(elsewhere)
         _receive(destination, "target", b"new")
         _interrupted(destination, "half")
         destination.tidy()
     assert (tmp_path / "old" / "home" / "target").read_bytes() == b"new"
-    assert contents(outside) == {"target": b"precious"}
+    assert contents(elsewhere) == {"target": b"precious"}
 
 
-def test_row_06_parent_that_is_swapped_between_two_downloads_does_not_part_them(home: Path, outside: Path) -> None:
-    with closing(Destination(home)) as destination, closing(destination.partial("bob", "target")) as partial:
-        partial.begin("sha256")
+def test_row_06_parent_that_is_swapped_between_two_downloads_does_not_part_them(home: Path, elsewhere: Path) -> None:
+    with closing(Destination(home)) as destination, begun(destination, "target") as partial:
         fill(partial, b"half")
         home.rename(home.with_name("moved"))
-        home.symlink_to(outside)
+        home.symlink_to(elsewhere)
         fill(partial, b" and half")
         partial.publish()
     assert contents(home.with_name("moved")) == {"target": b"half and half"}
-    assert contents(outside) == {"target": b"precious"}
+    assert contents(elsewhere) == {"target": b"precious"}
 
 
 def test_row_06_directory_that_was_removed_is_an_error(home: Path, destination: Destination, fails: Fails) -> None:
@@ -175,15 +155,15 @@ def test_closed_destination_takes_nothing(home: Path, fails: Fails) -> None:
 
 
 def test_closed_destination_does_not_take_the_directory_that_got_its_descriptor(
-    home: Path, outside: Path, fails: Fails
+    home: Path, elsewhere: Path, fails: Fails
 ) -> None:
     destination = Destination(home)
     destination.close()
-    another = os.open(outside, os.O_RDONLY)
+    another = os.open(elsewhere, os.O_RDONLY)
     with fails(Code.DISK):
         destination.partial("bob", "a")
     os.close(another)
-    assert contents(outside) == {"target": b"precious"}
+    assert contents(elsewhere) == {"target": b"precious"}
 
 
 def test_what_is_being_received_outlives_its_destination(home: Path) -> None:
@@ -250,8 +230,7 @@ def test_what_somebody_is_using_stays_however_old(
     home: Path, destination: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(destination_module, "MAX_PARTIALS", 0)
-    with closing(destination.partial("bob", "a")) as partial:
-        partial.begin("sha256")
+    with begun(destination) as partial:
         fill(partial, b"new")
         _age(home, only_name(home), 2 * PARTIAL_SECONDS)
         destination.tidy()
@@ -259,13 +238,14 @@ def test_what_somebody_is_using_stays_however_old(
     assert contents(home) == {"a": b"new"}
 
 
-def test_what_another_program_is_using_stays(home: Path, destination: Destination) -> None:
+def test_what_another_program_is_using_stays(
+    home: Path, destination: Destination, monkeypatch: pytest.MonkeyPatch
+) -> None:
     planted = _plant(home, 1, age=2 * PARTIAL_SECONDS)
-    other = os.open(home / planted, os.O_RDWR)
-    fcntl.flock(other, fcntl.LOCK_EX)
-    destination.tidy()
-    assert names(home) == [planted]
-    os.close(other)
+    with locked_by_another(home / planted):
+        destination.tidy()
+        assert names(home) == [planted]
+    monkeypatch.setattr(destination_module, "TIDY_SECONDS", 0.0)
     destination.tidy()
     assert not names(home)
 
@@ -298,15 +278,15 @@ def test_nothing_is_removed_that_is_called_otherwise(
 
 @pytest.mark.usefixtures("unblocked")
 @pytest.mark.parametrize("kind", ["link", "dangling link", "link to a directory", "directory", "FIFO"])
-def test_row_07_what_is_no_file_is_left_alone(home: Path, destination: Destination, outside: Path, kind: str) -> None:
+def test_row_07_what_is_no_file_is_left_alone(home: Path, destination: Destination, elsewhere: Path, kind: str) -> None:
     planted = home / f".greenchat-{1:032x}.part"
     match kind:
         case "link":
-            planted.symlink_to(outside / "target")
+            planted.symlink_to(elsewhere / "target")
         case "dangling link":
-            planted.symlink_to(outside / "nowhere")
+            planted.symlink_to(elsewhere / "nowhere")
         case "link to a directory":
-            planted.symlink_to(outside)
+            planted.symlink_to(elsewhere)
         case "directory":
             planted.mkdir()
         case "FIFO":
@@ -314,7 +294,7 @@ def test_row_07_what_is_no_file_is_left_alone(home: Path, destination: Destinati
     _age(home, planted.name, 2 * PARTIAL_SECONDS)
     destination.tidy()
     assert names(home) == [planted.name]
-    assert contents(outside) == {"target": b"precious"}
+    assert contents(elsewhere) == {"target": b"precious"}
 
 
 def test_row_07_what_a_link_leads_to_is_not_removed(home: Path, destination: Destination) -> None:
@@ -327,13 +307,13 @@ def test_row_07_what_a_link_leads_to_is_not_removed(home: Path, destination: Des
 
 
 def test_row_07_other_name_of_a_hard_link_keeps_its_content(
-    home: Path, destination: Destination, outside: Path
+    home: Path, destination: Destination, elsewhere: Path
 ) -> None:
     planted = home / f".greenchat-{1:032x}.part"
-    planted.hardlink_to(outside / "target")
+    planted.hardlink_to(elsewhere / "target")
     _age(home, planted.name, 2 * PARTIAL_SECONDS)
     destination.tidy()
-    assert contents(outside) == {"target": b"precious"}
+    assert contents(elsewhere) == {"target": b"precious"}
 
 
 def test_file_of_somebody_else_is_left_alone(home: Path, destination: Destination, unprivileged: Unprivileged) -> None:
@@ -391,11 +371,11 @@ def test_directory_that_may_not_be_listed_is_not_tidied_and_no_error(
     assert names(home) == [planted]
 
 
-def test_tidying_follows_the_directory_and_not_its_path(home: Path, destination: Destination, outside: Path) -> None:
+def test_tidying_follows_the_directory_and_not_its_path(home: Path, destination: Destination, elsewhere: Path) -> None:
     _plant(home, 1, age=2 * PARTIAL_SECONDS)
-    kept = _plant(outside, 1, age=2 * PARTIAL_SECONDS)
+    kept = _plant(elsewhere, 1, age=2 * PARTIAL_SECONDS)
     home.rename(home.with_name("moved"))
-    home.symlink_to(outside)
+    home.symlink_to(elsewhere)
     destination.tidy()
     assert not names(home.with_name("moved"))
-    assert kept in names(outside)
+    assert kept in names(elsewhere)

@@ -2,21 +2,18 @@ import hashlib
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transfer.files import Fails
 
 from greenchat.errors import Code
 from greenchat.protocol.limits import BLOCK, MAX_ALGORITHM_NAME, MAX_ALGORITHMS
 from greenchat.transfer import digest as digest_module
 from greenchat.transfer.digest import ALGORITHMS, Digest, choose
-
-Fails: TypeAlias = Callable[..., AbstractContextManager[None]]
 
 EMPTY = hashlib.sha256().hexdigest()
 EACH = pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -8,7 +8,6 @@ from gevent.threadpool import ThreadPool
 from transfer.ends import SECONDS, Clock, Steps
 
 from greenchat.threads import call
-from greenchat.transfer import moving as moving_module
 from greenchat.transfer.moving import Moving, Traffic
 from greenchat.transfer.rate import UNLIMITED, RateLimit
 
@@ -18,13 +17,6 @@ RATE = 100_000
 @pytest.fixture
 def traffic() -> Traffic:
     return Traffic()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(moving_module, "time", clock)
-    return clock
 
 
 def _moving(file: str = "a", *, sending: bool = True, limit: RateLimit = UNLIMITED) -> Moving:

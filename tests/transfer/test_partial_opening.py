@@ -9,51 +9,37 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import pytest
-from transfer.ends import contents, fill, names, only_name, partial_in, sha256
+from conftest import _open_descriptors
+from transfer.files import (
+    Fails,
+    Unprivileged,
+    contents,
+    environment,
+    fill,
+    interrupt,
+    names,
+    only_content,
+    only_name,
+    partial_in,
+    refusing,
+    sha256,
+)
 
 from greenchat.errors import Code
 from greenchat.transfer import partial as partial_module
 from greenchat.transfer.partial import Partial, open_partial
 
-Fails: TypeAlias = Callable[..., AbstractContextManager[None]]
-Unprivileged: TypeAlias = Callable[[], AbstractContextManager[None]]
-Child: TypeAlias = Callable[..., str]
+# --- other processes --------------------------------------------------------------------------
 
-
-def _refusing(number: int) -> Callable[..., Any]:
-    def refuse(*_arguments: object, **_options: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    return refuse
-
-
-def _interrupt(directory: Path, content: bytes, name: str = "a", owner: str = "bob") -> str:
-    """Leave an unfinished file; its hidden name."""
-    before = set(names(directory))
-    with partial_in(directory, name, owner=owner) as partial:
-        fill(partial, content)
-    (left,) = set(names(directory)) - before
-    return left
-
-
-@pytest.fixture
-def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp("outside") / "target"
-    target.write_bytes(b"precious")
-    return target
-
-
-# --- other processes ---------------------------------------------------------------------------
 
 LEAVE_IT_OPEN = """
 import sys, time
 from pathlib import Path
-from transfer.ends import fill, partial_in
+from transfer.files import fill, partial_in
 with partial_in(Path(sys.argv[1])) as partial:
     fill(partial, b"half")
     print("open", flush=True)
@@ -64,9 +50,8 @@ with partial_in(Path(sys.argv[1])) as partial:
 @contextlib.contextmanager
 def _open_elsewhere(directory: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process has the partial open, with half of the file; it is killed in the end."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), *sys.path]))}
     command = [sys.executable, "-c", LEAVE_IT_OPEN, str(directory)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         try:
             assert process.stdout.readline() == "open\n"
@@ -102,7 +87,7 @@ def test_row_05_two_processes_never_share_a_file(tmp_path: Path) -> None:
 ALSO_OPEN = """
 import os, sys
 from pathlib import Path
-from transfer.ends import fill, partial_in
+from transfer.files import fill, partial_in
 ready, go = int(sys.argv[2]), int(sys.argv[3])
 os.write(ready, b"x")
 os.read(go, 1)
@@ -115,11 +100,10 @@ with partial_in(Path(sys.argv[1])) as partial:
 
 def test_row_05_processes_that_begin_at_once_never_share_a_file(tmp_path: Path) -> None:
     (was_ready, ready), (go, start) = os.pipe(), os.pipe()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), *sys.path]))}
     many = [
         subprocess.Popen(
             [sys.executable, "-c", ALSO_OPEN, str(tmp_path), str(ready), str(go), letter],
-            env=environment,
+            env=environment(),
             pass_fds=(ready, go),
         )
         for letter in "wxyz"
@@ -148,7 +132,7 @@ def test_row_05_only_the_one_that_is_found_again_stays(tmp_path: Path) -> None:
             fill(second, b"second")
             assert first.resumable
             assert not second.resumable
-    assert list(contents(tmp_path).values()) == [b"first"]
+    assert only_content(tmp_path) == b"first"
 
 
 @pytest.mark.parametrize(
@@ -232,7 +216,7 @@ def test_row_05_what_is_published_between_opening_and_locking_is_not_written(
 def test_row_05_what_gets_a_second_name_between_opening_and_locking_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hidden = tmp_path / _interrupt(tmp_path, b"whole")
+    hidden = tmp_path / interrupt(tmp_path, b"whole")
     with closing(_reopening(tmp_path, monkeypatch, lambda: (tmp_path / "a").hardlink_to(hidden))) as partial:
         assert partial.size == 0
     assert contents(tmp_path) == {"a": b"whole", hidden.name: b"whole"}
@@ -241,7 +225,7 @@ def test_row_05_what_gets_a_second_name_between_opening_and_locking_is_not_writt
 def test_row_05_what_is_exchanged_between_opening_and_locking_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outside: Path
 ) -> None:
-    hidden = tmp_path / _interrupt(tmp_path, b"half")
+    hidden = tmp_path / interrupt(tmp_path, b"half")
 
     def exchange() -> None:
         hidden.rename(tmp_path / "elsewhere")
@@ -271,7 +255,7 @@ def test_row_05_new_one_that_another_finds_first_is_left_to_it(tmp_path: Path, m
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS], ids=errno.errorcode.get)
 def test_without_locks_nothing_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    monkeypatch.setattr(partial_module, "_lock", _refusing(number))
+    monkeypatch.setattr(partial_module, "_lock", refusing(number))
     with partial_in(tmp_path) as first, partial_in(tmp_path) as second:
         fill(first, b"first")
         fill(second, b"second")
@@ -392,14 +376,10 @@ def test_row_07_names_that_cannot_be_foreseen_are_never_used_twice(
     assert not (outside.parent / "new").exists()
 
 
-def _opened_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 def test_row_07_planted_ones_are_no_leak(tmp_path: Path) -> None:
     os.mkfifo(_hidden_name(tmp_path))
-    before = _opened_descriptors()
+    before = len(_open_descriptors())
     for _ in range(20):
         with partial_in(tmp_path):
             pass
-    assert _opened_descriptors() == before
+    assert len(_open_descriptors()) == before

@@ -1,13 +1,10 @@
 """Killed in the middle of publishing, with no time for last words."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
 
 import pytest
-
-Child: TypeAlias = Callable[..., str]
+from transfer.files import Child
 
 KILLED_AT_EVERY_STEP = """
 import errno, fcntl, hashlib, json, os, signal, sys

@@ -1,8 +1,7 @@
 import fcntl
 import os
-import random
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,41 +10,22 @@ import pytest
 from gevent import socket
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transfer.ends import LARGE, Pair, Streams, read_all
 
 from greenchat.protocol.limits import CHUNK, PIPE_SIZE
+from greenchat.transfer import pump
 from greenchat.transfer.pump import Copier, Mover, Splicer, Stream, new_mover
 
-Streams: TypeAlias = Callable[[], AbstractContextManager[tuple[Stream, Stream]]]
 MakeMover: TypeAlias = Callable[[], Mover]
 
 MOVERS = pytest.mark.parametrize("make", [Splicer, Copier])
-MORE_THAN_BUFFERS_HOLD = 4 * 1024 * 1024
 MOST = PIPE_SIZE
-CONTENT = random.Random(0).randbytes(MORE_THAN_BUFFERS_HOLD)
 
 
 @pytest.fixture
-def pair(streams: Streams) -> Iterator[tuple[Stream, Stream]]:
+def other_pair(streams: Streams) -> Iterator[Pair]:
     with streams() as both:
         yield both
-
-
-@pytest.fixture
-def other_pair(streams: Streams) -> Iterator[tuple[Stream, Stream]]:
-    with streams() as both:
-        yield both
-
-
-def _bytes(size: int) -> bytes:
-    """So many bytes, no two stretches of which are alike."""
-    return CONTENT[:size]
-
-
-def _read_all(sock: socket.socket) -> bytes:
-    received = bytearray()
-    while data := sock.recv(1 << 20):
-        received += data
-    return bytes(received)
 
 
 def _write_all(sock: socket.socket, pieces: list[bytes]) -> None:
@@ -87,29 +67,25 @@ def test_bytes_are_exact_both_ways(make: MakeMover, streams: Streams, there: lis
     with streams() as (one, one_end), streams() as (other_end, other):
         pumps = [gevent.spawn(_pump, make, one_end, other_end), gevent.spawn(_pump, make, other_end, one_end)]
         writers = [
-            gevent.spawn(_write_all, one.sock, [_bytes(size) for size in there]),
-            gevent.spawn(_write_all, other.sock, [_bytes(size) for size in back]),
+            gevent.spawn(_write_all, one.sock, [LARGE[:size] for size in there]),
+            gevent.spawn(_write_all, other.sock, [LARGE[:size] for size in back]),
         ]
-        readers = [gevent.spawn(_read_all, other.sock), gevent.spawn(_read_all, one.sock)]
+        readers = [gevent.spawn(read_all, other.sock), gevent.spawn(read_all, one.sock)]
         for greenlets in (pumps, writers, readers):
             gevent.joinall(greenlets, raise_error=True)
-    assert [reader.get() for reader in readers] == [b"".join(map(_bytes, sizes)) for sizes in (there, back)]
+    assert [reader.get() for reader in readers] == [b"".join(LARGE[:size] for size in sizes) for sizes in (there, back)]
     assert [pump.get() for pump in pumps] == [sum(there), sum(back)]
 
 
 @MOVERS
-def test_end_of_the_source_moves_nothing(
-    make: MakeMover, pair: tuple[Stream, Stream], other_pair: tuple[Stream, Stream]
-) -> None:
+def test_end_of_the_source_moves_nothing(make: MakeMover, pair: Pair, other_pair: Pair) -> None:
     pair[0].sock.shutdown(socket.SHUT_WR)
     with closing(make()) as mover:
         assert [_move(mover, pair[1], other_pair[0]) for _ in range(2)] == [0, 0]
 
 
 @MOVERS
-def test_what_came_before_the_end_is_moved_first(
-    make: MakeMover, pair: tuple[Stream, Stream], other_pair: tuple[Stream, Stream]
-) -> None:
+def test_what_came_before_the_end_is_moved_first(make: MakeMover, pair: Pair, other_pair: Pair) -> None:
     pair[0].sock.sendall(b"last words")
     pair[0].close()
     with closing(make()) as mover:
@@ -118,9 +94,7 @@ def test_what_came_before_the_end_is_moved_first(
 
 
 @MOVERS
-def test_move_waits_for_the_first_byte(
-    make: MakeMover, pair: tuple[Stream, Stream], other_pair: tuple[Stream, Stream]
-) -> None:
+def test_move_waits_for_the_first_byte(make: MakeMover, pair: Pair, other_pair: Pair) -> None:
     with closing(make()) as mover:
         moving = gevent.spawn(_move, mover, pair[1], other_pair[0])
         gevent.idle()
@@ -130,21 +104,17 @@ def test_move_waits_for_the_first_byte(
 
 
 @MOVERS
-def test_bytes_are_exact_through_a_narrow_sink(
-    make: MakeMover, pair: tuple[Stream, Stream], other_pair: tuple[Stream, Stream]
-) -> None:
+def test_bytes_are_exact_through_a_narrow_sink(make: MakeMover, pair: Pair, other_pair: Pair) -> None:
     other_pair[0].sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    writing = gevent.spawn(_write_all, pair[0].sock, [_bytes(100_000)])
+    writing = gevent.spawn(_write_all, pair[0].sock, [LARGE[:100_000]])
     pumping = gevent.spawn(_pump, make, pair[1], other_pair[0])
-    assert _read_all(other_pair[1].sock) == _bytes(100_000)
+    assert read_all(other_pair[1].sock) == LARGE[:100_000]
     gevent.joinall([writing], raise_error=True)
     assert pumping.get() == 100_000
 
 
 @MOVERS
-def test_broken_sink_is_an_error(
-    make: MakeMover, pair: tuple[Stream, Stream], other_pair: tuple[Stream, Stream]
-) -> None:
+def test_broken_sink_is_an_error(make: MakeMover, pair: Pair, other_pair: Pair) -> None:
     pair[0].sock.sendall(b"x")
     other_pair[1].close()
     with closing(make()) as mover, pytest.raises(OSError, match="Broken pipe"):
@@ -152,10 +122,8 @@ def test_broken_sink_is_an_error(
 
 
 @MOVERS
-def test_sink_that_breaks_while_it_is_waited_for_is_an_error(
-    make: MakeMover, pair: tuple[Stream, Stream], other_pair: tuple[Stream, Stream]
-) -> None:
-    writing = gevent.spawn(pair[0].sock.sendall, bytes(MORE_THAN_BUFFERS_HOLD))
+def test_sink_that_breaks_while_it_is_waited_for_is_an_error(make: MakeMover, pair: Pair, other_pair: Pair) -> None:
+    writing = gevent.spawn(pair[0].sock.sendall, bytes(len(LARGE)))
     pumping = gevent.spawn(_pump, make, pair[1], other_pair[0])
     gevent.idle()
     assert not pumping.dead
@@ -167,7 +135,7 @@ def test_sink_that_breaks_while_it_is_waited_for_is_an_error(
 
 @MOVERS
 def test_sink_that_reads_nothing_blocks_only_its_own_greenlet(make: MakeMover, streams: Streams) -> None:
-    sent = _bytes(MORE_THAN_BUFFERS_HOLD)
+    sent = LARGE
     with ExitStack() as stack:
         slow, slow_end, slow_sink, reader, quick, quick_end, sink, quick_reader = (
             stream for _ in range(4) for stream in stack.enter_context(streams())
@@ -176,17 +144,17 @@ def test_sink_that_reads_nothing_blocks_only_its_own_greenlet(make: MakeMover, s
         stuck = gevent.spawn(_pump, make, slow_end, slow_sink)
         gevent.spawn(_write_all, quick.sock, [sent])
         pumping = gevent.spawn(_pump, make, quick_end, sink)
-        assert _read_all(quick_reader.sock) == sent
+        assert read_all(quick_reader.sock) == sent
         assert pumping.get() == len(sent)
         assert not stuck.dead
         assert not writing.dead
-        assert _read_all(reader.sock) == sent
+        assert read_all(reader.sock) == sent
         assert stuck.get() == len(sent)
 
 
 @pytest.mark.parametrize(("make", "budget"), [(Splicer, PIPE_SIZE), (Copier, CHUNK)])
 def test_each_step_moves_at_most_a_budget_and_others_run_in_between(
-    make: MakeMover, budget: int, pair: tuple[Stream, Stream], other_pair: tuple[Stream, Stream]
+    make: MakeMover, budget: int, pair: Pair, other_pair: Pair
 ) -> None:
     turns = 0
 
@@ -196,8 +164,8 @@ def test_each_step_moves_at_most_a_budget_and_others_run_in_between(
             turns += 1
             gevent.sleep(0)
 
-    writing = gevent.spawn(_write_all, pair[0].sock, [bytes(MORE_THAN_BUFFERS_HOLD)])
-    reading = gevent.spawn(_read_all, other_pair[1].sock)
+    writing = gevent.spawn(_write_all, pair[0].sock, [bytes(len(LARGE))])
+    reading = gevent.spawn(read_all, other_pair[1].sock)
     counting = gevent.spawn(count_turns)
     with closing(make()) as mover:
         before = -1
@@ -206,40 +174,36 @@ def test_each_step_moves_at_most_a_budget_and_others_run_in_between(
             assert turns > before
             before = turns
     other_pair[0].sock.shutdown(socket.SHUT_WR)
-    assert len(reading.get()) == MORE_THAN_BUFFERS_HOLD
+    assert len(reading.get()) == len(LARGE)
     gevent.killall([writing, counting])
 
 
 @MOVERS
 @pytest.mark.parametrize("most", [1, 1000, CHUNK - 1])
-def test_no_step_moves_more_than_it_may(
-    make: MakeMover, most: int, pair: tuple[Stream, Stream], other_pair: tuple[Stream, Stream]
-) -> None:
+def test_no_step_moves_more_than_it_may(make: MakeMover, most: int, pair: Pair, other_pair: Pair) -> None:
     size = min(3 * most, 200_000) + 1
-    writing = gevent.spawn(_write_all, pair[0].sock, [_bytes(size)])
-    reading = gevent.spawn(_read_all, other_pair[1].sock)
+    writing = gevent.spawn(_write_all, pair[0].sock, [LARGE[:size]])
+    reading = gevent.spawn(read_all, other_pair[1].sock)
     with closing(make()) as mover:
         steps = list(iter(lambda: _move(mover, pair[1], other_pair[0], most), 0))
     other_pair[0].sock.shutdown(socket.SHUT_WR)
     assert sum(steps) == size
     assert 1 <= min(steps) <= max(steps) <= most
-    assert reading.get() == _bytes(size)
+    assert reading.get() == LARGE[:size]
     writing.get()
 
 
 @MOVERS
-def test_how_much_a_step_may_move_can_change(
-    make: MakeMover, pair: tuple[Stream, Stream], other_pair: tuple[Stream, Stream]
-) -> None:
-    pair[0].sock.sendall(_bytes(10_000))
+def test_how_much_a_step_may_move_can_change(make: MakeMover, pair: Pair, other_pair: Pair) -> None:
+    pair[0].sock.sendall(LARGE[:10_000])
     with closing(make()) as mover:
         assert [_move(mover, pair[1], other_pair[0], most) for most in (10, 4000, 1, MOST)] == [10, 4000, 1, 5989]
-    assert other_pair[1].sock.recv(20_000) == _bytes(10_000)
+    assert other_pair[1].sock.recv(20_000) == LARGE[:10_000]
 
 
 @MOVERS
 def test_step_for_which_there_is_nothing_yet_is_refused_and_can_be_repeated(
-    make: MakeMover, pair: tuple[Stream, Stream], other_pair: tuple[Stream, Stream]
+    make: MakeMover, pair: Pair, other_pair: Pair
 ) -> None:
     with closing(make()) as mover:
         for _ in range(2):
@@ -253,11 +217,9 @@ def test_step_for_which_there_is_nothing_yet_is_refused_and_can_be_repeated(
 
 
 @MOVERS
-def test_what_the_sink_does_not_take_is_held_until_it_does(
-    make: MakeMover, pair: tuple[Stream, Stream], other_pair: tuple[Stream, Stream]
-) -> None:
+def test_what_the_sink_does_not_take_is_held_until_it_does(make: MakeMover, pair: Pair, other_pair: Pair) -> None:
     other_pair[0].sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    writing = gevent.spawn(_write_all, pair[0].sock, [_bytes(60_000)])
+    writing = gevent.spawn(_write_all, pair[0].sock, [LARGE[:60_000]])
     received = bytearray()
     with closing(make()) as mover:
         filled = 0
@@ -271,14 +233,12 @@ def test_what_the_sink_does_not_take_is_held_until_it_does(
             before, left = left, mover.empty(other_pair[0].sock.fileno())
             assert left <= before
     other_pair[0].sock.shutdown(socket.SHUT_WR)
-    assert received + _read_all(other_pair[1].sock) == _bytes(filled)
+    assert received + read_all(other_pair[1].sock) == LARGE[:filled]
     writing.get()
 
 
 @MOVERS
-def test_row_20_mover_may_be_closed_with_something_in_it(
-    make: MakeMover, pair: tuple[Stream, Stream], other_pair: tuple[Stream, Stream]
-) -> None:
+def test_row_20_mover_may_be_closed_with_something_in_it(make: MakeMover, pair: Pair, other_pair: Pair) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     pair[0].sock.sendall(b"never given")
     mover = make()
@@ -291,7 +251,7 @@ def test_row_20_mover_may_be_closed_with_something_in_it(
 
 
 @MOVERS
-def test_row_20_source_that_is_reset_is_an_error(make: MakeMover, pair: tuple[Stream, Stream]) -> None:
+def test_row_20_source_that_is_reset_is_an_error(make: MakeMover, pair: Pair) -> None:
     pair[1].sock.sendall(b"never read")
     pair[0].close()
     with closing(make()) as mover, pytest.raises(ConnectionResetError):
@@ -325,17 +285,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def test_pipe_grows_when_much_comes_and_not_before(
-    pair: tuple[Stream, Stream], other_pair: tuple[Stream, Stream], asked: list[int]
-) -> None:
+def test_pipe_grows_when_much_comes_and_not_before(pair: Pair, other_pair: Pair, asked: list[int]) -> None:
     with closing(Splicer()) as splicer:
         small = _pipe_size(splicer)
-        pair[0].sock.sendall(_bytes(1000))
+        pair[0].sock.sendall(LARGE[:1000])
         _move(splicer, pair[1], other_pair[0], 4 * small)
         assert not asked
-        reading = gevent.spawn(_read_all, other_pair[1].sock)
+        reading = gevent.spawn(read_all, other_pair[1].sock)
         for _ in range(3):
-            pair[0].sock.sendall(_bytes(small))
+            pair[0].sock.sendall(LARGE[:small])
             _move(splicer, pair[1], other_pair[0], 4 * small)
         assert asked == [4 * small]
         assert _pipe_size(splicer) in {small, 4 * small}  # the system may refuse
@@ -343,11 +301,9 @@ def test_pipe_grows_when_much_comes_and_not_before(
     reading.get()
 
 
-def test_pipe_shrinks_when_it_may_hold_less_and_loses_nothing(
-    pair: tuple[Stream, Stream], other_pair: tuple[Stream, Stream]
-) -> None:
-    writing = gevent.spawn(_write_all, pair[0].sock, [_bytes(MORE_THAN_BUFFERS_HOLD)])
-    reading = gevent.spawn(_read_all, other_pair[1].sock)
+def test_pipe_shrinks_when_it_may_hold_less_and_loses_nothing(pair: Pair, other_pair: Pair) -> None:
+    writing = gevent.spawn(_write_all, pair[0].sock, [LARGE])
+    reading = gevent.spawn(read_all, other_pair[1].sock)
     with closing(Splicer()) as splicer:
         small = _pipe_size(splicer)
         moved = sum(_move(splicer, pair[1], other_pair[0], PIPE_SIZE) for _ in range(5))
@@ -359,18 +315,16 @@ def test_pipe_shrinks_when_it_may_hold_less_and_loses_nothing(
         assert _pipe_size(splicer) == small
         moved += sum(iter(lambda: _move(splicer, pair[1], other_pair[0]), 0))
     other_pair[0].close()
-    assert reading.get() == _bytes(MORE_THAN_BUFFERS_HOLD)
-    assert moved == MORE_THAN_BUFFERS_HOLD
+    assert reading.get() == LARGE
+    assert moved == len(LARGE)
     writing.get()
 
 
-def test_pipe_that_is_too_full_to_shrink_does_so_later(
-    pair: tuple[Stream, Stream], other_pair: tuple[Stream, Stream]
-) -> None:
+def test_pipe_that_is_too_full_to_shrink_does_so_later(pair: Pair, other_pair: Pair) -> None:
     with closing(Splicer()) as splicer:
         small, size = _pipe_size(splicer), 4 * _pipe_size(splicer)
         for _ in range(2):
-            pair[0].sock.sendall(_bytes(small))
+            pair[0].sock.sendall(LARGE[:small])
             _move(splicer, pair[1], other_pair[0], size)
         if _pipe_size(splicer) == small:
             pytest.skip("no larger pipes are to be had here")
@@ -387,13 +341,11 @@ REFUSED = 2**32 - 1
 """The size of a pipe that the system refuses, whoever asks."""
 
 
-def test_splicer_makes_do_with_a_small_pipe(
-    pair: tuple[Stream, Stream], other_pair: tuple[Stream, Stream], asked: list[int]
-) -> None:
-    sent = _bytes(MORE_THAN_BUFFERS_HOLD)
+def test_splicer_makes_do_with_a_small_pipe(pair: Pair, other_pair: Pair, asked: list[int]) -> None:
+    sent = LARGE
     gevent.spawn(_write_all, pair[0].sock, [sent])
     pumping = gevent.spawn(_pump, Splicer, pair[1], other_pair[0], REFUSED)
-    assert _read_all(other_pair[1].sock) == sent
+    assert read_all(other_pair[1].sock) == sent
     assert pumping.get() == len(sent)
     assert asked == [REFUSED]  # once
 
@@ -402,14 +354,16 @@ def test_best_mover_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(new_mover()) as mover:
         assert isinstance(mover, Splicer if hasattr(os, "splice") else Copier)
     monkeypatch.delattr(os, "splice", raising=False)
+    pump._has_splice.cache_clear()
     with closing(new_mover()) as mover:
         assert isinstance(mover, Copier)
+    pump._has_splice.cache_clear()
 
 
 # --- streams ----------------------------------------------------------------------------------
 
 
-def test_stream_may_be_waited_on_for_both_ways_at_once(pair: tuple[Stream, Stream]) -> None:
+def test_stream_may_be_waited_on_for_both_ways_at_once(pair: Pair) -> None:
     reading = gevent.spawn(pair[0].wait_readable)
     gevent.idle()
     pair[0].wait_writable()
@@ -418,14 +372,14 @@ def test_stream_may_be_waited_on_for_both_ways_at_once(pair: tuple[Stream, Strea
     reading.get()
 
 
-def test_wait_ends_when_the_peer_is_gone(pair: tuple[Stream, Stream]) -> None:
+def test_wait_ends_when_the_peer_is_gone(pair: Pair) -> None:
     waiting = gevent.spawn(pair[0].wait_readable)
     gevent.idle()
     pair[1].close()
     waiting.get()
 
 
-def test_what_the_peer_has_not_read_is_unsent(pair: tuple[Stream, Stream]) -> None:
+def test_what_the_peer_has_not_read_is_unsent(pair: Pair) -> None:
     assert pair[0].unsent() == 0
     pair[0].sock.sendall(b"x" * 1000)
     assert pair[0].unsent() >= 1000
@@ -433,7 +387,7 @@ def test_what_the_peer_has_not_read_is_unsent(pair: tuple[Stream, Stream]) -> No
     assert pair[0].unsent() == 0
 
 
-def test_closed_stream_closes_its_socket(pair: tuple[Stream, Stream]) -> None:
+def test_closed_stream_closes_its_socket(pair: Pair) -> None:
     pair[0].close()
     pair[0].close()
     assert pair[1].sock.recv(1) == b""

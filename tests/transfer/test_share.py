@@ -4,12 +4,12 @@ import socket as blocking
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from transfer.files import Fails, Unprivileged, fill_long_ago, grow, overwrite, replace, shrink
 
 from greenchat.errors import Code, TransferError
 from greenchat.transfer.share import Share
@@ -20,13 +20,6 @@ TRICKY_TEXT = st.text(st.sampled_from("./\\\x00:a\udc80 ~-"), max_size=12)
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    home = tmp_path / "home"
-    home.mkdir()
-    return home
-
-
-@pytest.fixture
 def share(home: Path) -> Iterator[Share]:
     share = Share(home)
     yield share
@@ -34,10 +27,11 @@ def share(home: Path) -> Iterator[Share]:
 
 
 @pytest.fixture
-def outside(home: Path) -> Path:
-    secret = home.parent / "secret"
-    secret.write_bytes(b"secret")
-    return secret
+def secret(home: Path) -> Path:
+    """A file beside the directory that is shared."""
+    path = home.parent / "secret"
+    path.write_bytes(b"secret")
+    return path
 
 
 def _answer(share: Share, name: str) -> tuple[Code, str]:
@@ -151,16 +145,16 @@ def test_row_13_device_behind_a_link_is_refused(share: Share, home: Path, device
     "target",
     [
         pytest.param("../secret", id="out, relative"),
-        pytest.param("{outside}", id="out, absolute"),
+        pytest.param("{secret}", id="out, absolute"),
         pytest.param("..", id="parent"),
         pytest.param("inside", id="in"),
         pytest.param("itself", id="itself"),
         pytest.param("nowhere", id="dangling"),
     ],
 )
-def test_row_12_link_is_never_followed(share: Share, home: Path, outside: Path, target: str) -> None:
+def test_row_12_link_is_never_followed(share: Share, home: Path, secret: Path, target: str) -> None:
     (home / "inside").write_bytes(b"public")
-    (home / "itself").symlink_to(target.format(outside=outside))
+    (home / "itself").symlink_to(target.format(secret=secret))
     _assert_as_missing(share, "itself")
 
 
@@ -179,10 +173,10 @@ def _exchange_after_stat(monkeypatch: pytest.MonkeyPatch, file: Path, exchange: 
 
 
 def test_row_12_link_that_appears_after_a_check_is_not_followed(
-    share: Share, home: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+    share: Share, home: Path, secret: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / "a").write_bytes(b"public")
-    _exchange_after_stat(monkeypatch, home / "a", lambda file: file.symlink_to(outside))
+    _exchange_after_stat(monkeypatch, home / "a", lambda file: file.symlink_to(secret))
     assert _answer(share, "a")[0] is Code.NOT_FOUND
     assert (home / "a").is_symlink()
 
@@ -202,7 +196,7 @@ def test_row_13_what_appears_after_a_check_is_refused(
     "name",
     [
         pytest.param("../secret", id="parent"),
-        pytest.param("{outside}", id="absolute"),
+        pytest.param("{secret}", id="absolute"),
         pytest.param("sub/../../secret", id="through a directory"),
         pytest.param("sub/file", id="in a directory"),
         pytest.param("./file", id="dot"),
@@ -213,11 +207,11 @@ def test_row_13_what_appears_after_a_check_is_refused(
         pytest.param("", id="empty"),
     ],
 )
-def test_row_11_path_is_refused(share: Share, home: Path, outside: Path, name: str) -> None:
+def test_row_11_path_is_refused(share: Share, home: Path, secret: Path, name: str) -> None:
     (home / "sub").mkdir()
     (home / "sub" / "file").write_bytes(b"deeper")
     (home / "file").write_bytes(b"public")
-    _assert_as_missing(share, name.format(outside=outside))
+    _assert_as_missing(share, name.format(secret=secret))
 
 
 @pytest.mark.parametrize(
@@ -245,9 +239,7 @@ def test_row_14_hidden_file_is_as_good_as_missing(share: Share, home: Path, name
     _assert_as_missing(share, name)
 
 
-def test_row_14_unreadable_file_is_as_good_as_missing(
-    share: Share, home: Path, unprivileged: Callable[[], AbstractContextManager[None]]
-) -> None:
+def test_row_14_unreadable_file_is_as_good_as_missing(share: Share, home: Path, unprivileged: Unprivileged) -> None:
     (home / "diary").write_bytes(b"x")
     (home / "diary").chmod(0)
     home.chmod(0o755)
@@ -256,7 +248,7 @@ def test_row_14_unreadable_file_is_as_good_as_missing(
 
 
 def test_row_14_file_in_a_directory_that_was_locked_is_as_good_as_missing(
-    share: Share, home: Path, unprivileged: Callable[[], AbstractContextManager[None]]
+    share: Share, home: Path, unprivileged: Unprivileged
 ) -> None:
     (home / "a").write_bytes(b"x")
     home.chmod(0)
@@ -271,9 +263,7 @@ def test_row_14_file_in_a_directory_that_was_locked_is_as_good_as_missing(
 @example(name="\ud800")
 @example(name="/proc/self/stat")
 @example(name="../secret")
-def test_row_11_no_name_opens_what_is_not_in_the_share(
-    name: str, fails: Callable[..., AbstractContextManager[None]]
-) -> None:
+def test_row_11_no_name_opens_what_is_not_in_the_share(name: str, fails: Fails) -> None:
     with tempfile.TemporaryDirectory() as outside:
         (Path(outside) / "secret").touch()
         (Path(outside) / "empty").mkdir()
@@ -293,10 +283,10 @@ def test_directory_stays_the_same_one_when_its_path_leads_elsewhere(share: Share
         assert os.read(file.fd, 100) == b"mine"
 
 
-def test_row_12_directory_replaced_by_a_link_does_not_lead_out(share: Share, home: Path, outside: Path) -> None:
+def test_row_12_directory_replaced_by_a_link_does_not_lead_out(share: Share, home: Path, secret: Path) -> None:
     home.rename(home.parent / "moved")
-    home.symlink_to(outside.parent)
-    _assert_as_missing(share, outside.name)
+    home.symlink_to(secret.parent)
+    _assert_as_missing(share, secret.name)
 
 
 def test_file_that_comes_later_is_served(share: Share, home: Path) -> None:
@@ -311,7 +301,7 @@ def test_file_that_comes_later_is_served(share: Share, home: Path) -> None:
 def test_only_a_directory_can_be_shared(
     tmp_path: Path,
     make: Callable[[Path], None] | None,
-    fails: Callable[..., AbstractContextManager[None]],
+    fails: Fails,
 ) -> None:
     if make:
         make(tmp_path / "share")
@@ -331,12 +321,12 @@ def test_closed_share_serves_nothing(home: Path) -> None:
     _assert_as_missing(share, "a")
 
 
-def test_closed_share_does_not_serve_the_directory_that_got_its_descriptor(home: Path, outside: Path) -> None:
+def test_closed_share_does_not_serve_the_directory_that_got_its_descriptor(home: Path, secret: Path) -> None:
     share = Share(home)
     share.close()
-    another = os.open(outside.parent, os.O_RDONLY)
+    another = os.open(secret.parent, os.O_RDONLY)
     try:
-        _assert_as_missing(share, outside.name)
+        _assert_as_missing(share, secret.name)
     finally:
         os.close(another)
 
@@ -344,38 +334,23 @@ def test_closed_share_does_not_serve_the_directory_that_got_its_descriptor(home:
 # --- changes ----------------------------------------------------------------------------------
 
 
-def _truncate(file: Path) -> None:
-    os.truncate(file, 1)
-
-
-def _truncate_and_set_the_time_back(file: Path) -> None:
+def _shrink_and_set_the_time_back(file: Path) -> None:
     before = file.stat()
-    _truncate(file)
+    shrink(file)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-def _append(file: Path) -> None:
-    with file.open("ab") as end:
-        end.write(b"more")
-
-
-def _overwrite(file: Path) -> None:
-    with file.open("r+b") as start:
-        start.write(b"NEW")
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(_truncate, id="shrinks"),
-        pytest.param(_truncate_and_set_the_time_back, id="shrinks, its time set back"),
-        pytest.param(_append, id="grows"),
-        pytest.param(_overwrite, id="overwritten"),
+        pytest.param(shrink, id="shrinks"),
+        pytest.param(_shrink_and_set_the_time_back, id="shrinks, its time set back"),
+        pytest.param(grow, id="grows"),
+        pytest.param(overwrite, id="overwritten"),
     ],
 )
 def test_row_15_writing_to_a_file_is_noticed(share: Share, home: Path, change: Callable[[Path], None]) -> None:
-    (home / "a").write_bytes(b"old content")
-    os.utime(home / "a", (1e9, 1e9))
+    fill_long_ago(home / "a", b"old content")
     with share.open("a") as file:
         assert not file.changed()
         change(home / "a")
@@ -385,8 +360,7 @@ def test_row_15_writing_to_a_file_is_noticed(share: Share, home: Path, change: C
 def test_row_15_file_that_is_replaced_or_removed_is_still_the_one_that_was_opened(share: Share, home: Path) -> None:
     (home / "a").write_bytes(b"old")
     with share.open("a") as file:
-        (home / "new").write_bytes(b"new content")
-        (home / "new").rename(home / "a")
+        replace(home / "a")
         (home / "a").unlink()
         assert os.pread(file.fd, 100, 0) == b"old"
         assert not file.changed()
