@@ -1,5 +1,6 @@
 """A connection that is lost, and a file that is tried again."""
 
+import gevent
 import pytest
 from client.owners import refuses, wait_for_part
 from conftest import People, Stub, until
@@ -245,3 +246,23 @@ def test_closing_cuts_a_pause_short(people: People, dan: Owner, monkeypatch: pyt
     ann.close()
     assert isinstance(request.get(), ServerGone)
     assert left(people.home("ann")) == {"part": b"hel"}
+
+
+def test_first_answer_that_too_many_wait_is_asked_again(people: People, dan: Owner) -> None:
+    request = fetching(people.client("ann", route=Route.DIRECT))
+    refuses(dan, Code.TOO_MANY)
+    gives(dan.pulled(), b"hello")
+    assert received(request).size == 5
+
+
+def test_no_more_are_asked_for_than_are_among_the_next(
+    people: People, dan: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "ASKED_AHEAD", 2)
+    ann = people.client("ann", route=Route.DIRECT, parallel=1)
+    requests = [gevent.spawn(ann.fetch, "dan", f"file{n}") for n in range(6)]
+    until(lambda: len(ann._downloads._asked) == 2)
+    gevent.sleep(0)
+    assert len(ann._downloads._asked) == 2
+    for greenlet in requests:
+        greenlet.kill()

@@ -394,3 +394,20 @@ def test_streams_with_rests_of_any_size_are_exact(pumps: WorkerPairs) -> None:
         _carry(one, other, size)
         _carry(other, one, size)
         exchange(one, other)
+
+
+def test_row_23_slow_sink_has_bytes_of_its_source_move_all_the_time(
+    pumps: WorkerPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_worker, "_NUDGE", 0.01)
+    one, other = pumps.greeted()
+    talking = gevent.spawn(say_until_it_breaks, one)
+    until(lambda: pumps.worker._pairs[0]._ways[0]._behind)
+    way = pumps.worker._pairs[0]._ways[0]
+    taken, take = [0], way._take
+    monkeypatch.setattr(way, "_take", lambda mover: taken.append(take(mover)))
+    other.exactly(64 * 1024)  # less than a third of what waits in the socket
+    until(lambda: sum(taken) > 0)
+    assert way._behind
+    pumps.stop()
+    talking.join()

@@ -183,3 +183,27 @@ def test_a_directory_that_another_program_keeps_locked_gets_the_file(
     with locked_by_another(tmp_path), partial_in(tmp_path) as partial:
         fill(partial, b"whole")
         partial.publish()
+
+
+@pytest.mark.parametrize(
+    ("number", "left"),
+    [(errno.ENOSPC, 0), (errno.EDQUOT, 0), (errno.EIO, 0), (errno.EMFILE, 1), (errno.ESTALE, 1)],
+)
+def test_row_10_only_a_full_or_broken_disk_costs_what_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, left: int
+) -> None:
+    with partial_in(tmp_path) as partial:
+        fill(partial, b"had")
+        monkeypatch.setattr(os, "fsync", refusing(number))
+        with pytest.raises(TransferError):
+            partial.publish()
+    assert len(names(tmp_path)) == left
+
+
+def test_row_08_directory_in_the_way_is_told_before_anything_comes(tmp_path: Path, fails: Fails) -> None:
+    with partial_in(tmp_path) as partial:
+        fill(partial, b"had")
+        (tmp_path / "a").mkdir()
+        with fails(Code.IN_THE_WAY):
+            partial.check_room(1)
+        assert partial.resumable

@@ -383,3 +383,12 @@ def test_row_07_planted_ones_are_no_leak(tmp_path: Path) -> None:
         with partial_in(tmp_path):
             pass
     assert len(_open_descriptors()) == before
+
+
+def test_second_name_of_a_published_file_is_not_taken_for_a_part_of_it(tmp_path: Path) -> None:
+    hidden = interrupt(tmp_path, b"whole")
+    (tmp_path / "a").hardlink_to(tmp_path / hidden)  # killed right after it was published
+    with partial_in(tmp_path) as partial:
+        assert (partial.size, partial.resumable) == (0, True)
+        fill(partial, b"ne")
+    assert contents(tmp_path) == {"a": b"whole", hidden: b"ne"}

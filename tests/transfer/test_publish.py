@@ -306,3 +306,37 @@ def test_the_directory_is_not_locked_afterwards(tmp_path: Path, *, refused: bool
     fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     for descriptor in (at, other, fd):
         os.close(descriptor)
+
+
+def test_directory_is_locked_for_nothing_that_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    free: list[bool] = []
+
+    def noting_whether_free(slow: Callable[..., None]) -> Callable[..., None]:
+        def looked_at(*arguments: Any) -> None:
+            directory = os.open(tmp_path, os.O_RDONLY)
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free.append(True)
+            os.close(directory)
+            slow(*arguments)
+
+        return looked_at
+
+    monkeypatch.setattr(os, "fsync", noting_whether_free(os.fsync))
+    monkeypatch.setattr(Digest, "update_from", noting_whether_free(Digest.update_from))
+    publish_in(tmp_path, "a", b"new")
+    assert free == [True] * 3  # the look at what is there, the file, and the directory
+
+
+def test_what_another_has_just_published_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = os.fsync
+
+    def publish_meanwhile(fd: int) -> None:
+        monkeypatch.setattr(os, "fsync", sync)
+        publish_in(tmp_path, "a", b"new", temporary=".other")
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", publish_meanwhile)
+    assert publish_in(tmp_path, "a", b"new").unchanged
+    assert names(tmp_path) == ["a"]

@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from gevent import socket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transfer.ends import LARGE, Pair, Streams, read_all
+from transfer.files import refusing
 
 from greenchat.protocol.limits import CHUNK, PIPE_SIZE
 from greenchat.transfer import pump
@@ -391,3 +393,25 @@ def test_closed_stream_closes_its_socket(pair: Pair) -> None:
     pair[0].close()
     pair[0].close()
     assert pair[1].sock.recv(1) == b""
+
+
+def test_splice_that_a_sandbox_refuses_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "splice", refusing(errno.ENOSYS))
+    pump._has_splice.cache_clear()
+    with closing(new_mover()) as mover:
+        assert isinstance(mover, Copier)
+    pump._has_splice.cache_clear()
+
+
+@pytest.mark.parametrize("make", [Splicer, Copier])
+def test_mover_is_filled_further_while_it_holds_something(make: Callable[[], Mover]) -> None:
+    (near, source), (sink, far) = socket.socketpair(), socket.socketpair()
+    with near, source, sink, far, closing(make()) as mover:
+        near.sendall(b"abcdefgh")
+        assert mover.fill(source.fileno(), 3) == 3
+        assert mover.fill(source.fileno(), 5) == 2
+        assert mover.fill(source.fileno(), 5) == 0
+        assert mover.held == 5
+        assert mover.empty(sink.fileno()) == 0
+        assert far.recv(100) == b"abcde"
+        assert mover.fill(source.fileno(), 5) == 3

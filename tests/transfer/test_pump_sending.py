@@ -1,12 +1,13 @@
 """From a file to a connection."""
 
+import errno
 import os
 
 import gevent
 import pytest
 from conftest import until
 from transfer.ends import AROUND, LARGE, SECONDS, Clock, Pair, Steps, moving_of, read_all
-from transfer.files import Fails, fill_descriptor
+from transfer.files import Fails, fill_descriptor, refusing
 
 from greenchat.errors import Code
 from greenchat.protocol.limits import CHUNK
@@ -143,3 +144,34 @@ def test_limit_that_is_lifted_keeps_nobody_who_sends(pair: Pair, file: int) -> N
     limit.lifted = True
     sending.get(timeout=SECONDS)
     assert limit.sizes == [1, 1]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_file_that_the_system_does_not_send_by_itself_is_copied(
+    pair: Pair, file: int, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    fill_descriptor(file, LARGE)
+    asked: list[int] = []
+    real = os.sendfile
+
+    def refuse_later(out: int, source: int, offset: int, count: int) -> int:
+        asked.append(offset)
+        if len(asked) > 1:
+            raise OSError(number, "")
+        return real(out, source, offset, min(count, 1000))
+
+    monkeypatch.setattr(os, "sendfile", refuse_later)
+    reading = gevent.spawn(read_all, pair[1].sock)
+    send_range(pair[0], file, 0, len(LARGE), moving_of())
+    pair[0].close()
+    assert reading.get() == LARGE
+    assert asked == [0, 1000]
+
+
+def test_row_15_file_that_shrinks_while_it_is_copied_is_an_error(
+    pair: Pair, file: int, monkeypatch: pytest.MonkeyPatch, fails: Fails
+) -> None:
+    monkeypatch.setattr(os, "sendfile", refusing(errno.EINVAL))
+    fill_descriptor(file, b"hello")
+    with fails(Code.CHANGED):
+        send_range(pair[0], file, 0, 6, moving_of())
