@@ -4,8 +4,10 @@ Status 0 is success, 1 an error told on standard error, 2 wrong usage, 128 and t
 """
 
 import argparse
+import logging
 import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +19,17 @@ from greenchat.client import ChatClient, Route, Served
 from greenchat.client.program import Program
 from greenchat.errors import ListenError
 from greenchat.net import is_loopback, raise_descriptor_limit
-from greenchat.protocol.limits import DOWNLOADS, MAX_DOWNLOADS, MAX_PORT, MIN_PORT, MIN_RATE
+from greenchat.protocol.limits import (
+    DOWNLOADS,
+    HIGH_WATERMARK,
+    MAX_DOWNLOADS,
+    MAX_LINE,
+    MAX_PORT,
+    MIN_HIGH_WATERMARK,
+    MIN_MEMBER_RATE,
+    MIN_PORT,
+    MIN_RATE,
+)
 from greenchat.server import ChatServer
 
 __all__ = ["client", "main", "server"]
@@ -43,10 +55,16 @@ def server(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
     parser = _Parser(prog=prog, description="Serve a chat room and a file exchange.")
     parser.add_argument("port", type=_port, help="port to listen on; 0 picks a free one")
     parser.add_argument("--host", metavar="ADDR", help="address to listen at, instead of this machine alone")
+    parser.add_argument("--backlog", type=_backlog, default=HIGH_WATERMARK, metavar="SIZE",
+                        help="bytes that may wait for a member before it is dropped (1M)")  # fmt: skip
+    parser.add_argument("--member-rate", type=_member_rate, metavar="RATE",
+                        help="bytes a second that a member may say for long, or 0 for any number"
+                        " (64K; on this machine any number)")  # fmt: skip
     options = parser.parse_args(arguments)
     _fill_standard_descriptors()
     raise_descriptor_limit()
-    chat = ChatServer(options.port, host=options.host)
+    _log_to_stderr()
+    chat = ChatServer(options.port, host=options.host, backlog=options.backlog, member_rate=options.member_rate)
 
     def end(_number: int) -> None:
         if chat.relaying:
@@ -128,12 +146,24 @@ def _parallel(text: str) -> int:
 
 
 def _rate(text: str) -> int:
-    """Bytes a second, with the suffixes that curl and rsync know: K is 1,024."""
+    return _size(text, MIN_RATE, "rate")
+
+
+def _member_rate(text: str) -> int:
+    return 0 if text == "0" else _size(text, MIN_MEMBER_RATE, "rate")
+
+
+def _backlog(text: str) -> int:
+    return _size(text, MIN_HIGH_WATERMARK, "size")
+
+
+def _size(text: str, least: int, what: str) -> int:
+    """Bytes, with the suffixes that curl and rsync know: K is 1,024."""
     match = re.fullmatch(r"([0-9]{1,12})([KMG]?)", text.upper(), re.ASCII)
-    rate = int(match[1]) * 1024 ** " KMG".index(match[2] or " ") if match else 0
-    if rate >= MIN_RATE:
-        return rate
-    raise argparse.ArgumentTypeError(f"{text[:20]!r} is no rate of at least {MIN_RATE // 1024}K: give 500K, or 2M")
+    size = int(match[1]) * 1024 ** " KMG".index(match[2] or " ") if match else 0
+    if size >= least:
+        return size
+    raise argparse.ArgumentTypeError(f"{text[:20]!r} is no {what} of at least {least // 1024}K: give 500K, or 2M")
 
 
 def _fill_standard_descriptors() -> None:
@@ -179,6 +209,21 @@ def _on_suspend(leave: Callable[[], object], take: Callable[[], object]) -> None
         _on_suspend(leave, take)
 
     watcher = gevent.signal_handler(signal.SIGTSTP, handle)
+
+
+class _Log(logging.Handler):
+    """Lines on standard error; one that would have to wait there is lost, because it would hold up everybody."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        writable = select.poll()
+        writable.register(sys.stderr, select.POLLOUT)
+        if writable.poll(0):
+            os.write(sys.stderr.fileno(), f"{self.format(record)[: MAX_LINE // 2]}\n".encode())
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", handlers=[_Log()])
+    logging.raiseExceptions = False  # without a standard error there is nobody to tell
 
 
 def _tell(line: str) -> None:

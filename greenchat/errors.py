@@ -113,6 +113,8 @@ def sentence(code: str) -> str:
 
 def known(code: str) -> Code:
     """*code* as a `Code`; `Code.FAILED` if this version does not know it."""
+    if isinstance(code, Code):
+        return code
     try:
         return Code(code)
     except ValueError:

@@ -2,10 +2,11 @@
 
 import contextlib
 import errno
+import functools
 import ipaddress
 import os
 import resource
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import gevent
@@ -21,10 +22,11 @@ __all__ = [
     "WRITE",
     "Handler",
     "Listener",
-    "chunks",
+    "Reader",
     "is_address",
     "is_loopback",
     "listen",
+    "network",
     "plain_host",
     "raise_descriptor_limit",
     "reason",
@@ -64,6 +66,18 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+@functools.lru_cache(maxsize=limits.MAX_CONNECTIONS)
+def network(host: str) -> str:
+    """What *host*, a numeric address, counts as where places are limited: nothing if it is this machine.
+
+    Of IPv6 it is the /64, all of which one customer has.
+    """
+    if is_loopback(host):
+        return ""
+    address = ipaddress.ip_address(plain_host(host).partition("%")[0])
+    return str(address) if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
 
 
 def is_loopback(host: str) -> bool:
@@ -127,13 +141,14 @@ def _prepare(sock: socket.socket, host: str) -> None:
 
 
 def tune(sock: socket.socket) -> None:
-    """Small messages leave at once, and a dead peer is found (`limits.KEEPALIVE_SECONDS`)."""
+    """Small messages leave at once, and a dead peer is found within `limits.DEAD_SECONDS`."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
         ("TCP_KEEPIDLE", limits.KEEPALIVE_SECONDS),
         ("TCP_KEEPINTVL", limits.KEEPALIVE_INTERVAL),
         ("TCP_KEEPCNT", limits.KEEPALIVE_PROBES),
+        ("TCP_USER_TIMEOUT", 1000 * limits.DEAD_SECONDS),  # while something is on its way nobody probes (tcp(7))
     ):
         if hasattr(socket, option):  # macOS names the first one otherwise
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
@@ -187,25 +202,36 @@ class Listener(StreamServer):
             self.start_accepting()
 
 
-def chunks(sock: socket.socket, size: int) -> Generator[bytes]:
-    """What arrives on *sock*, at most *size* bytes in one turn of the loop, until it ends or breaks.
+class Reader:
+    """Reads from *sock* in turns with everybody else.
 
-    A plain ``recv`` does not yield while there is more to read, and would let one flood keep everyone waiting.
+    A plain ``recv`` does not yield while there is more to read, and would let one flood keep everyone waiting. It is no
+    generator, because a greenlet that waits inside of one keeps a kilobyte more of stack.
     """
-    hub = get_hub()
-    readable = hub.loop.io(sock.fileno(), READ)
-    try:
-        while True:
-            hub.wait(readable)
-            data = sock.recv(size)
-            if not data:
-                return
-            yield data
-    except OSError:
-        return  # a reset is an end like any other
-    finally:
-        readable.stop()
-        readable.close()
+
+    __slots__ = ("_closed", "_hub", "_readable", "_sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._closed = False
+        self._hub = get_hub()
+        self._readable = self._hub.loop.io(sock.fileno(), READ)
+
+    def read(self, size: int) -> bytes:
+        """What has arrived, at most *size* bytes, in the next turn of the loop that has some; nothing at the end."""
+        if self._closed:
+            return b""
+        self._hub.wait(self._readable)
+        try:
+            return self._sock.recv(size)
+        except OSError:
+            return b""  # a reset is an end like any other
+
+    def close(self) -> None:
+        """Stop reading; the socket is the caller's. May be called again, and there is nothing to read any more."""
+        self._closed = True
+        self._readable.stop()
+        self._readable.close()
 
 
 def send_now(sock: socket.socket, data: bytes | bytearray | memoryview) -> int:

@@ -1,4 +1,7 @@
 import argparse
+import logging
+import os
+import sys
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -103,3 +106,30 @@ def test_files_at_once_that_are_too_many_or_none_are_wrong_usage(text: str) -> N
     with pytest.raises(argparse.ArgumentTypeError, match="is not from 1 to 16") as wrong:
         cli._parallel(text)
     assert len(str(wrong.value)) < 100
+
+
+@pytest.mark.parametrize(("text", "size"), [("64K", 65536), ("1m", 1048576), ("70000", 70000)])
+def test_backlog_is_a_size(text: str, size: int) -> None:
+    assert cli._backlog(text) == size
+
+
+def test_backlog_that_holds_no_long_lines_is_wrong_usage() -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=r"no size of at least 64K"):
+        cli._backlog("63K")
+
+
+@pytest.mark.parametrize(("text", "rate"), [("0", 0), ("1K", 1024), ("2M", 2097152)])
+def test_member_rate_may_be_none(text: str, rate: int) -> None:
+    assert cli._member_rate(text) == rate
+
+
+def test_line_of_the_log_that_would_have_to_wait_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    outlet, inlet = os.pipe()
+    with os.fdopen(outlet, "rb", 0) as read, os.fdopen(inlet, "w") as stuck:
+        monkeypatch.setattr(sys, "stderr", stuck)
+        log, line = cli._Log(), logging.makeLogRecord({"msg": "x" * 999})
+        for _ in range(200):
+            log.emit(line)
+        written = len(read.read(1_000_000))
+    assert 0 < written < 200_000
+    assert written % 1000 == 0

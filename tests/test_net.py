@@ -12,10 +12,11 @@ from greenchat import net
 from greenchat.errors import Code, ListenError
 from greenchat.net import (
     Listener,
-    chunks,
+    Reader,
     is_address,
     is_loopback,
     listen,
+    network,
     plain_host,
     raise_descriptor_limit,
     send_now,
@@ -221,26 +222,36 @@ def test_listener_serves_each_connection_in_its_own_greenlet() -> None:
 # --- reading and writing ----------------------------------------------------------------------
 
 
-def test_chunks_are_what_arrives_until_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
+def everything(sock: socket.socket, size: int) -> list[bytes]:
+    """What is read from *sock* until its end, in pieces of at most *size*."""
+    reader = Reader(sock)
+    try:
+        return list(iter(lambda: reader.read(size), b""))
+    finally:
+        reader.close()
+
+
+def test_reader_reads_what_arrives_until_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
     here, there = pair
     data = bytes(range(256)) * 100
     there.sendall(data)
     there.close()
-    got = list(chunks(here, 1000))
+    got = everything(here, 1000)
     assert b"".join(got) == data
     assert max(map(len, got)) <= 1000
 
 
-def test_chunks_end_at_a_reset(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_reader_takes_a_reset_for_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
     here, there = pair
     there.sendall(b"x")
-    reading = chunks(here, 10)
-    assert next(reading) == b"x"
+    reader = Reader(here)
+    assert reader.read(10) == b"x"
     reset(there)
-    assert list(reading) == []
+    assert [reader.read(10), reader.read(10)] == [b"", b""]
+    reader.close()
 
 
-def test_row_30_others_have_a_turn_between_two_chunks(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_row_30_others_have_a_turn_between_two_reads(pair: tuple[socket.socket, socket.socket]) -> None:
     here, there = pair
     there.sendall(b"x" * 100_000)
     there.close()
@@ -253,19 +264,49 @@ def test_row_30_others_have_a_turn_between_two_chunks(pair: tuple[socket.socket,
             gevent.sleep(0)
 
     counting = gevent.spawn(count)
-    seen = [turns for _ in chunks(here, 1000)]
+    reader, seen = Reader(here), []
+    while reader.read(1000):
+        seen.append(turns)
+    reader.close()
     counting.kill()
     assert len(seen) >= 100
     assert all(one < other for one, other in itertools.pairwise(seen[1:]))
 
 
-def test_chunks_may_be_left_early(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_reader_that_is_closed_leaves_the_rest(pair: tuple[socket.socket, socket.socket]) -> None:
     here, there = pair
     there.sendall(b"xy")
-    reading = chunks(here, 1)
-    assert next(reading) == b"x"
-    reading.close()
+    reader = Reader(here)
+    assert reader.read(1) == b"x"
+    reader.close()
+    reader.close()
+    assert reader.read(1) == b""
     assert here.recv(10) == b"y"
+
+
+@pytest.mark.parametrize(
+    ("host", "where"),
+    [
+        ("127.0.0.1", ""),
+        ("127.9.9.9", ""),
+        ("::1", ""),
+        ("::ffff:127.0.0.1", ""),
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_places_are_counted_by_network(host: str, where: str) -> None:
+    assert network(host) == where
+
+
+def test_peer_that_stops_answering_is_found_also_while_something_is_on_its_way(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    tune(pair[0])
+    assert pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 150_000
 
 
 def test_send_now_takes_what_fits_and_never_waits(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -275,7 +316,7 @@ def test_send_now_takes_what_fits_and_never_waits(pair: tuple[socket.socket, soc
         sent += took
     assert send_now(here, memoryview(data)) == 0
     here.close()
-    assert sum(map(len, chunks(there, 65536))) == sent
+    assert sum(map(len, everything(there, 65536))) == sent
 
 
 def test_send_now_of_a_broken_connection_is_an_error(pair: tuple[socket.socket, socket.socket]) -> None:

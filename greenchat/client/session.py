@@ -9,7 +9,7 @@ from gevent import socket
 from gevent.lock import BoundedSemaphore
 
 from greenchat.errors import Code, ConnectError, Refused, ServerGone
-from greenchat.net import chunks, reason, tune
+from greenchat.net import Reader, reason, tune
 from greenchat.protocol import records
 from greenchat.protocol.limits import CONNECT_SECONDS, MAX_PORT, RECEIVE_SIZE, SEND_SECONDS
 from greenchat.protocol.text import safe_line
@@ -39,6 +39,7 @@ class Session:
 
     def __init__(self, host: str, port: int) -> None:
         self._sock = connect(host, port)
+        self._reader = Reader(self._sock)
         self._wire = ClientWire()
         self._events = self._receive()
         self._sending = BoundedSemaphore()
@@ -84,7 +85,7 @@ class Session:
         return self._events
 
     def _receive(self) -> Generator[Event]:
-        for data in chunks(self._sock, RECEIVE_SIZE):
+        while data := self._reader.read(RECEIVE_SIZE):
             yield from self._wire.receive(data)
 
     def finish(self) -> None:
@@ -95,4 +96,5 @@ class Session:
     def close(self) -> None:
         """End the connection at once; with bytes unread, the kernel throws away what is on its way."""
         self._events.close()
+        self._reader.close()
         self._sock.close()

@@ -33,8 +33,31 @@ MAX_PORT: Final = 65535
 MAX_CONNECTIONS: Final = 16_384
 """Connections at once, each a descriptor; NATS accepts 65,536, ngIRCd is built for fewer."""
 
-MAX_BACKLOG: Final = 1024 * 1024
+MAX_NEWCOMERS: Final = 8192
+"""Connections that have said nothing yet: half of all. With more, who has been silent longest has to go."""
+
+MAX_FROM_ONE_NETWORK: Final = 256
+"""Connections from one address, or one /64 of IPv6, this machine's own excepted: a hall full of people behind one
+router. ngIRCd grants 5, NATS any number."""
+
+HIGH_WATERMARK: Final = 1024 * 1024
 """What may wait for one slow consumer before it is dropped. Redis drops a subscriber at 8 MiB for a minute."""
+
+MIN_HIGH_WATERMARK: Final = 64 * 1024
+"""The least that a server may be told to grant: some of the longest lines."""
+
+MEMBER_RATE: Final = 64 * 1024
+"""Bytes a second that a member off this machine may say for long: a hundred times what a person types, and pastes fit
+into the burst."""
+
+MIN_MEMBER_RATE: Final = 1024
+"""The least that a server may be told to let members say: a line of usual length each second."""
+
+BURST_SECONDS: Final = 4
+"""As much as in so many seconds it may say at once, after a silence."""
+
+LINE_COST: Final = 64
+"""Bytes that each line counts for more than it has: a short one costs all others as much as a long one."""
 
 RECEIVE_SIZE: Final = 64 * 1024
 """Read from one connection in one turn of the loop, so that nobody's flood keeps others waiting."""
@@ -42,7 +65,7 @@ RECEIVE_SIZE: Final = 64 * 1024
 RECORDS_PER_TURN: Final = 16
 """Handled of one client before the others have a turn; each may cost as much as a hundred messages."""
 
-LOW_WATERMARK: Final = 256 * 1024
+LOW_WATERMARK: Final = HIGH_WATERMARK // 4
 """More than this waiting for a member, and it is behind."""
 
 MAX_PIECE: Final = 128 * 1024
@@ -68,7 +91,10 @@ KEEPALIVE_INTERVAL: Final = 15
 """Between probes."""
 
 KEEPALIVE_PROBES: Final = 6
-"""Unanswered probes before a peer counts as gone: found dead after 60 + 6 * 15 = 150 seconds."""
+"""Unanswered probes before a peer counts as gone."""
+
+DEAD_SECONDS: Final = KEEPALIVE_SECONDS + KEEPALIVE_INTERVAL * KEEPALIVE_PROBES
+"""After which a peer that no longer answers is found, whether something was on its way to it or not."""
 
 # --- files ------------------------------------------------------------------------------------
 

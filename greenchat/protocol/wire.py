@@ -153,8 +153,7 @@ class _Wire:
             return events
         try:
             if block := self._lines.feed(data):
-                for event in self._events(block):
-                    events.append(event)  # noqa: PERF402 - what came before an error must stay
+                self._read(block, events)
             if self._lines.overlong and not self._ended:
                 raise ProtocolError(Code.LINE_TOO_LONG)
         except GreenchatError as error:
@@ -162,29 +161,30 @@ class _Wire:
             events.append(Failure(error.code, str(error)))
         return events
 
-    def _events(self, block: bytes) -> Iterator[Event]:
+    def _read(self, block: bytes, events: list[Event]) -> None:
+        """Add the events of *block*; what came before an error stays."""
         if self.state is State.START:
             first, _, block = block.partition(b"\n")
-            yield self._start(first.removesuffix(b"\r"))
+            events.append(self._start(first.removesuffix(b"\r")))
         if block and not self._ended:
-            yield from self._go_on(block)
+            self._go_on(block, events)
 
     def _start(self, line: bytes) -> Event:
         """What the connection's first line is; decides the state that follows."""
         raise NotImplementedError
 
-    def _go_on(self, block: bytes) -> Iterator[Event]:
+    def _go_on(self, block: bytes, events: list[Event]) -> None:
         """Text in runs as long as they are, and the records between them."""
         if SOH not in block:
-            yield Text(safe_block(block))
+            events.append(Text(safe_block(block)))
             return
         for is_record, run in _runs(block):
             if self._ended:
                 return
             if not is_record:
-                yield Text(safe_block(run))
+                events.append(Text(safe_block(run)))
             elif (record := decode(run[1:-1])) is not None:
-                yield self._accept(record)
+                events.append(self._accept(record))
 
     def _accept(self, record: Record) -> Event:
         if not isinstance(record, self._ALLOWED):
@@ -244,11 +244,11 @@ class ServerWire(_Wire):
         self._last_word = Error
         return encode(Welcome(hello.v, hello.name))
 
-    def _go_on(self, block: bytes) -> Iterator[Event]:
+    def _go_on(self, block: bytes, events: list[Event]) -> None:
         if self.state is State.GUEST:  # a guest has no records: SOH is one more control in its text
-            yield Text(safe_block(block))
+            events.append(Text(safe_block(block)))
         elif self.state is State.CLIENT:
-            yield from super()._go_on(block)
+            super()._go_on(block, events)
         # a data connection that speaks before Go loses what it said
 
 

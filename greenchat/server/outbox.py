@@ -1,31 +1,40 @@
 """What one connection is still to be sent. A write never waits; only a peer that is behind gets a queue."""
 
 import contextlib
+import os
+from collections import deque
 from collections.abc import Callable
+from itertools import islice
+from typing import Final
 
 import gevent
 from gevent import get_hub, socket
 
-from greenchat.net import WRITE, send_now
-from greenchat.protocol.limits import FLUSH_SECONDS, LOW_WATERMARK, MAX_BACKLOG
+from greenchat.net import WRITE
+from greenchat.protocol.limits import FLUSH_SECONDS, LOW_WATERMARK
 
 __all__ = ["Outbox"]
 
+_AT_ONCE: Final = 64
+"""Blocks in one write; the system takes 1,024 (IOV_MAX)."""
+
 
 class Outbox:
-    """The way out to one peer; *overflow* gives the last words for a peer that reads too slowly."""
+    """The way out to one peer; *overflow* gives the last words for a peer that has more than *most* bytes to read."""
 
-    def __init__(self, sock: socket.socket, overflow: Callable[[], bytes]) -> None:
+    __slots__ = ("_backlog", "_deadline", "_most", "_overflow", "_sock")
+
+    def __init__(self, sock: socket.socket, most: int, overflow: Callable[[], bytes]) -> None:
         self._sock = sock
+        self._most = most
         self._overflow = overflow
-        self._backlog = bytearray()
-        self._drainer: gevent.Greenlet[[], None] | None = None
+        self._backlog: _Backlog | None = None
         self._deadline: gevent.Greenlet[[int], None] | None = None
 
     @property
     def behind(self) -> bool:
-        """Whether more than `limits.LOW_WATERMARK` bytes wait for the peer to read."""
-        return len(self._backlog) > LOW_WATERMARK
+        """Whether more than `limits.LOW_WATERMARK` bytes, or a quarter of the most, wait for the peer to read."""
+        return self._backlog is not None and self._backlog.size > min(LOW_WATERMARK, self._most // 4)
 
     @property
     def finished(self) -> bool:
@@ -35,57 +44,105 @@ class Outbox:
     def write(self, data: bytes) -> None:
         """Send *data*, whole lines; never waits, never raises. After the last words it does nothing.
 
-        Who is over `limits.MAX_BACKLOG` already is dropped; one large *data* alone makes nobody slow.
+        Who is over the limit already is dropped; one large *data* alone makes nobody slow.
         """
-        if self.finished:
+        if self._deadline is not None:
             return
-        if len(self._backlog) > MAX_BACKLOG:
-            del self._backlog[self._backlog.find(b"\n") + 1 :]  # so that the last words start a line
-            self.finish(self._overflow())
+        if self._backlog is None:
+            self._send(data)
+        elif self._backlog.size <= self._most:
+            self._backlog.add(data)
         else:
-            self._put(data)
+            self._backlog.drop_lines()
+            self.finish(self._overflow())
 
     def finish(self, last_words: bytes) -> None:
         """Send *last_words*, and then end the connection: in peace if the peer reads, at a deadline if not."""
         if self.finished:
             return
         self._deadline = gevent.spawn_later(FLUSH_SECONDS, self._shut, socket.SHUT_RDWR)
-        self._put(last_words)
-        if not self._backlog:
+        if self._backlog is None:
+            self._send(last_words)
+        else:
+            self._backlog.add(last_words)
+        if self._backlog is None:
             self._shut(socket.SHUT_WR)
 
     def close(self) -> None:
         """Drop what has not been sent; the socket is the caller's to close."""
-        self._backlog.clear()
-        gevent.killall([greenlet for greenlet in (self._drainer, self._deadline) if greenlet])
+        if self._backlog is not None:
+            self._backlog.close()
+        if self._deadline is not None:
+            self._deadline.kill()
 
-    def _put(self, data: bytes) -> None:
-        sent = 0 if self._backlog else self._send(data)
-        if sent == len(data):
-            return
-        self._backlog += memoryview(data)[sent:]
-        if self._drainer is None:
-            self._drainer = gevent.spawn(self._drain)
-
-    def _send(self, data: bytes | bytearray) -> int:
+    def _send(self, data: bytes) -> None:
         try:
-            return send_now(self._sock, data)
+            sent = os.write(self._sock.fileno(), data)  # less than half of what the socket's own method costs
+        except BlockingIOError:
+            sent = 0
         except OSError:
-            return len(data)  # the peer is gone, and the one who reads from it will find out
+            return  # the peer is gone, and the one who reads from it will find out
+        if sent < len(data):
+            self._backlog = _Backlog(self._sock, self._caught_up)
+            self._backlog.add(memoryview(data)[sent:])
 
-    def _drain(self) -> None:
-        writable = get_hub().loop.io(self._sock.fileno(), WRITE)
-        try:
-            while self._backlog:
-                get_hub().wait(writable)
-                del self._backlog[: self._send(self._backlog)]
-        finally:
-            writable.stop()
-            writable.close()
-            self._drainer = None
+    def _caught_up(self) -> None:
+        self._backlog = None
         if self.finished:
             self._shut(socket.SHUT_WR)
 
     def _shut(self, how: int) -> None:
         with contextlib.suppress(OSError):  # it may be gone already
             self._sock.shutdown(how)
+
+
+class _Backlog:
+    """Blocks of whole lines, sent as *sock* takes them; *on_end* is called once there are none left.
+
+    The bytes are those that all others got: nothing is copied for a peer that is behind.
+    """
+
+    def __init__(self, sock: socket.socket, on_end: Callable[[], object]) -> None:
+        self.size = 0
+        self._sock = sock
+        self._on_end = on_end
+        self._blocks: deque[bytes | memoryview] = deque()
+        self._drainer = gevent.spawn(self._drain)
+
+    def add(self, data: bytes | memoryview) -> None:
+        """Put *data* at the end."""
+        self._blocks.append(data)
+        self.size += len(data)
+
+    def drop_lines(self) -> None:
+        """Drop all but the line that the peer has a part of."""
+        first = bytes(self._blocks[0])
+        self._blocks.clear()
+        self.size = 0
+        self.add(first[: first.index(b"\n") + 1])
+
+    def close(self) -> None:
+        """Drop all."""
+        self._drainer.kill()
+
+    def _drain(self) -> None:
+        writable = get_hub().loop.io(self._sock.fileno(), WRITE)
+        try:
+            while self._blocks:
+                get_hub().wait(writable)
+                self._remove(os.writev(self._sock.fileno(), list(islice(self._blocks, _AT_ONCE))))
+        except OSError:
+            pass  # as in Outbox: it is found out elsewhere
+        finally:
+            writable.stop()
+            writable.close()
+        self._on_end()
+
+    def _remove(self, sent: int) -> None:
+        self.size -= sent
+        while sent:
+            first = self._blocks.popleft()
+            if len(first) > sent:
+                self._blocks.appendleft(memoryview(first)[sent:])
+                return
+            sent -= len(first)

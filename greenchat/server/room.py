@@ -5,12 +5,11 @@ everybody; one pass per turn of the loop joins what has come since the last and 
 """
 
 import time
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 import gevent
-from gevent.event import Event
+from gevent import get_hub
 from gevent.lock import BoundedSemaphore
 
 from greenchat.protocol.limits import CATCH_UP_SECONDS, MAX_LINE, MAX_PIECE
@@ -30,8 +29,9 @@ class Member(Protocol):
     def behind(self) -> bool:
         """Whether more than `limits.LOW_WATERMARK` waits for it."""
 
-    def deliver(self, data: bytes) -> None:
-        """Send *data* without ever waiting and without raising."""
+    @property
+    def deliver(self) -> Callable[[bytes], object]:
+        """Sends bytes without ever waiting and without raising."""
 
 
 class Room:
@@ -39,19 +39,22 @@ class Room:
 
     def __init__(self) -> None:
         self._members: dict[Member, None] = {}  # a set that keeps the order of joining
-        self._fresh: list[tuple[Member, bytes]] = []
-        self._posted = Event()
+        self._fresh: list[bytes] = []
+        self._fresh_size = 0
+        self._not_for: dict[Member, list[tuple[int, int]]] = {}
+        """Which parts of what is fresh a member does not hear: its own, and what came before it joined."""
         self._flooding = BoundedSemaphore()
-        self._flusher = gevent.spawn(self._flush_forever)
 
     def join(self, member: Member) -> None:
         """From now on *member* hears the others; what was said before is not for it."""
-        self._flush()
         self._members[member] = None
+        if self._fresh:
+            self._not_for[member] = [(0, self._fresh_size)]
 
     def leave(self, member: Member) -> None:
         """*member* hears nothing more; what it said last still reaches the others."""
         self._members.pop(member, None)
+        self._not_for.pop(member, None)
 
     def post(self, sender: Member, block: bytes) -> None:
         """Give *block*, whole lines that are safe to show, its place in the order.
@@ -70,13 +73,17 @@ class Room:
                 self._add(sender, prefix, piece)
 
     def _add(self, sender: Member, prefix: bytes, block: bytes) -> None:
-        self._fresh.append((sender, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n"))
-        self._posted.set()
+        if not self._fresh:
+            get_hub().loop.run_callback(self._flush)  # when all that has come in this turn has been read
+        named = prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
+        end = self._fresh_size + len(named)
+        self._fresh.append(named)
+        self._not_for.setdefault(sender, []).append((self._fresh_size, end))
+        self._fresh_size = end
 
     def close(self) -> None:
-        """Hand out what is left, and stop."""
+        """Hand out what is left."""
         self._flush()
-        self._flusher.kill()
 
     def _let_others_catch_up(self) -> None:
         gevent.sleep(0)  # hand out what is fresh
@@ -84,29 +91,13 @@ class Room:
         while any(member.behind for member in self._members) and time.monotonic() < end:
             gevent.sleep(_LOOK_AGAIN)
 
-    def _flush_forever(self) -> None:
-        while True:
-            self._posted.wait()
-            self._flush()
-
     def _flush(self) -> None:
-        self._posted.clear()
-        if not self._fresh:
-            return
-        fresh, self._fresh = self._fresh, []
-        everything = b"".join(block for _, block in fresh)
-        own = _own_places(fresh)
-        for member in self._members:
-            member.deliver(_without(everything, own[member]) if member in own else everything)
-
-
-def _own_places(fresh: list[tuple[Member, bytes]]) -> dict[Member, list[tuple[int, int]]]:
-    """Where in the joined blocks each sender's own are, as start and end."""
-    places: dict[Member, list[tuple[int, int]]] = defaultdict(list)
-    at = 0
-    for sender, block in fresh:
-        places[sender].append((at, at := at + len(block)))
-    return places
+        """Never waits, so it needs no greenlet."""
+        everything, not_for = b"".join(self._fresh), self._not_for
+        self._fresh, self._fresh_size, self._not_for = [], 0, {}
+        if everything:
+            for member in self._members:
+                member.deliver(_without(everything, not_for[member]) if member in not_for else everything)
 
 
 def _without(everything: bytes, places: list[tuple[int, int]]) -> bytes:

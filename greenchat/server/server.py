@@ -9,10 +9,11 @@ from gevent import socket
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
-from greenchat.errors import Code
+from greenchat.errors import Code, Refused
 from greenchat.net import LOOPBACK, Listener, listen, send_now
-from greenchat.protocol.limits import DRAIN_SECONDS, FLUSH_SECONDS, MAX_CONNECTIONS
+from greenchat.protocol.limits import DRAIN_SECONDS, FLUSH_SECONDS, HIGH_WATERMARK
 from greenchat.protocol.wire import ServerWire
+from greenchat.server.admission import Admission
 from greenchat.server.directory import Directory
 from greenchat.server.relay import RelayRoom
 from greenchat.server.room import Room
@@ -30,10 +31,23 @@ class ChatServer:
 
         with ChatServer() as server:
             client = ChatClient("ann", port=server.port)
+
+    A member for whom more than *backlog* bytes wait is dropped. One that says more than *member_rate* bytes a second
+    for long has to wait; 0 is any number, and None is `limits.MEMBER_RATE`, but any number on this machine.
+    What happens to members is logged under ``greenchat.server``.
     """
 
-    def __init__(self, port: int = 0, *, host: str | None = None) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        host: str | None = None,
+        backlog: int = HIGH_WATERMARK,
+        member_rate: int | None = None,
+    ) -> None:
         self.port = port
+        self._backlog = backlog
+        self._member_rate = member_rate
         self._hosts = LOOPBACK if host is None else (host,)
         self._listeners: list[Listener] = []
         self._sessions: dict[Session, gevent.Greenlet[..., object]] = {}
@@ -50,7 +64,7 @@ class ChatServer:
         self._room = Room()
         directory: Directory[Party] = Directory()
         self._office = TicketOffice(directory, self._relay)
-        self._house = House(self._room, directory, self._office)
+        self._house = House(Admission(), self._room, directory, self._office, self._backlog, self._member_rate)
         self._listeners = [Listener(sock, self._accept) for sock in sockets]
         for listener in self._listeners:
             listener.start()
@@ -101,13 +115,16 @@ class ChatServer:
         self.stop()
 
     def _accept(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
-        if len(self._sessions) >= MAX_CONNECTIONS:
-            with contextlib.suppress(OSError):
-                send_now(sock, ServerWire().farewell(Code.SERVER_FULL))
-            return
         session = Session(self._house, sock, address[0])
+        try:
+            self._house.admission.enter(session)
+        except Refused as error:
+            with contextlib.suppress(OSError):
+                send_now(sock, ServerWire().farewell(error.code))
+            return
         self._sessions[session] = cast("gevent.Greenlet[..., object]", gevent.getcurrent())
         try:
             session.run()
         finally:
             del self._sessions[session]
+            self._house.admission.leave(session)

@@ -1,6 +1,6 @@
 """One connected peer, from its first line to its last: a guest, a client, or one side of a relayed transfer."""
 
-from collections.abc import Generator
+import logging
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,16 +8,28 @@ import gevent
 from gevent import socket
 
 from greenchat.errors import Code, GreenchatError, ProtocolError
-from greenchat.net import chunks, plain_host
-from greenchat.protocol.limits import HELLO_SECONDS, RECEIVE_SIZE, RECORDS_PER_TURN
+from greenchat.net import Reader, network, plain_host
+from greenchat.protocol.limits import (
+    BURST_SECONDS,
+    HELLO_SECONDS,
+    LINE_COST,
+    MEMBER_RATE,
+    RECEIVE_SIZE,
+    RECORDS_PER_TURN,
+)
 from greenchat.protocol.records import Get, Have, Hello, Record, Refuse, Relay, encode
+from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import Event, Failure, Guest, ServerWire, Text
+from greenchat.server.admission import Admission
 from greenchat.server.directory import Directory
 from greenchat.server.outbox import Outbox
 from greenchat.server.room import Room
 from greenchat.server.tickets import Party, TicketOffice
+from greenchat.transfer.rate import RateLimit
 
 __all__ = ["House", "Session"]
+
+_log = logging.getLogger(__name__)
 
 _NEXT_TURN: Final = 0.001
 """Seconds: a sleep of 0 would not let the loop look at the others' sockets."""
@@ -27,13 +39,27 @@ _NEXT_TURN: Final = 0.001
 class House:
     """What all sessions of a server share."""
 
+    admission: Admission
     room: Room
     directory: Directory[Party]
     office: TicketOffice
+    backlog: int
+    """Bytes that may wait for a member that reads slowly."""
+    member_rate: int | None
+    """Bytes a second that a member may say, or 0 for any number; None: the usual, and any number on this machine."""
+
+    def limit(self, host: str) -> RateLimit | None:
+        """What slows down a member from *host*, if anything does."""
+        rate = self.member_rate
+        if rate is None and network(host):
+            rate = MEMBER_RATE
+        return RateLimit(rate, rate * BURST_SECONDS) if rate else None
 
 
 class Session:
     """One connection; it is a member of the room and a party to transfers while its name is its own."""
+
+    __slots__ = ("_house", "_joined", "_limit", "_outbox", "_sock", "_wire", "deliver", "host", "listen", "name")
 
     def __init__(self, house: House, sock: socket.socket, host: str) -> None:
         self.name = ""
@@ -43,21 +69,24 @@ class Session:
         self._sock = sock
         self._joined = False
         self._wire = ServerWire()
-        self._outbox = Outbox(sock, lambda: self._wire.farewell(Code.SLOW_CONSUMER))
+        self._limit = house.limit(self.host)
+        self._outbox = Outbox(sock, house.backlog, self._too_slow)
+        self.deliver = self._outbox.write
+        """Sends lines from the room."""
 
     def run(self) -> None:
         """Serve the connection until it ends."""
-        events = self._events()
+        reader = Reader(self._sock)
         try:
-            self._serve(events)
+            self._serve(reader)
         except GreenchatError as error:
             self.end(error.code, str(error))
             self._leave()
-            for _ in events:  # closing with bytes unread would throw away the last words on their way
+            while reader.read(RECEIVE_SIZE):  # closing with bytes unread would throw away the last words on their way
                 pass
         finally:
             self._leave()
-            events.close()
+            reader.close()
             self._outbox.close()
 
     def end(self, code: Code, text: str = "") -> None:
@@ -69,38 +98,40 @@ class Session:
         """Whether much waits for the peer to read."""
         return self._outbox.behind
 
-    def deliver(self, data: bytes) -> None:
-        """Send lines from the room."""
-        self._outbox.write(data)
-
     def tell(self, record: Record) -> None:
         """Send a record."""
         self._outbox.write(encode(record))
 
-    def _events(self) -> Generator[Event]:
-        for data in chunks(self._sock, RECEIVE_SIZE):
-            yield from self._wire.receive(data)
+    def _too_slow(self) -> bytes:
+        _log.warning("dropped %s at %s: it reads too slowly", safe_line(self.name), self.host)
+        return self._wire.farewell(Code.SLOW_CONSUMER)
 
-    def _serve(self, events: Generator[Event]) -> None:
-        match self._first(events):
-            case Relay(key) if not self._outbox.finished:
-                events.close()
+    def _serve(self, reader: Reader) -> None:
+        match events := self._first(reader):
+            case [Relay(key)] if not self._outbox.finished:
+                reader.close()
                 self._house.office.meet(key, self._sock)
-            case Hello() as hello:
-                self.listen = hello.listen
-                self._join(hello.name)
-                self._outbox.write(self._wire.welcome(hello))
-                self._converse(events)
-            case Guest(name):
-                self._join(name)
-                self._converse(events)
+                return
+        self._handle_all(events)
+        while data := reader.read(RECEIVE_SIZE):
+            self._handle_all(self._wire.receive(data))
+            if self._limit:  # who says too much is not read from for a while, and so has to wait; nothing is lost
+                gevent.sleep(self._limit.pause(len(data) + LINE_COST * data.count(b"\n")))
 
-    def _first(self, events: Generator[Event]) -> Event | None:
-        with gevent.Timeout(HELLO_SECONDS, ProtocolError(Code.HELLO_LATE)):
-            first = next(events, None)
-        if isinstance(first, Failure):
-            raise ProtocolError(first.code, first.text)
-        return first
+    def _first(self, reader: Reader) -> list[Event]:
+        """What comes first, soon enough; nothing if the connection ends before."""
+        events: list[Event] = []
+        deadline = gevent.Timeout(HELLO_SECONDS)
+        try:
+            with deadline:
+                while not events and (data := reader.read(RECEIVE_SIZE)):
+                    events = self._wire.receive(data)
+        except gevent.Timeout as timeout:
+            if timeout is not deadline:
+                raise
+            raise ProtocolError(Code.HELLO_LATE) from None
+        self._house.admission.known(self)
+        return events
 
     def _join(self, name: str) -> None:
         self.name = name
@@ -108,7 +139,7 @@ class Session:
         self._joined = True
         self._house.room.join(self)
 
-    def _converse(self, events: Generator[Event]) -> None:
+    def _handle_all(self, events: list[Event]) -> None:
         records = 0
         for event in events:
             if not self._outbox.finished:
@@ -120,6 +151,12 @@ class Session:
         match event:
             case Text(block):
                 self._house.room.post(self, block)
+            case Guest(name):
+                self._join(name)
+            case Hello() as hello:
+                self.listen = hello.listen
+                self._join(hello.name)
+                self._outbox.write(self._wire.welcome(hello))
             case Get():
                 self._house.office.ask(self, event)
             case Have():

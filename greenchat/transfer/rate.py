@@ -13,10 +13,14 @@ _STEPS_A_SECOND: Final = 10
 
 
 class RateLimit:
-    """At most *rate* bytes a second for all who share it, in the order in which they ask; good for any thread."""
+    """At most *rate* bytes a second for all who share it, in the order in which they ask; good for any thread.
 
-    def __init__(self, rate: float) -> None:
+    After a silence, *burst* bytes more may move at once (a token bucket).
+    """
+
+    def __init__(self, rate: float, burst: float = 0.0) -> None:
         self._rate = rate
+        self._credit = burst / rate
         self._lock = threading.Lock()
         self._free_at = 0.0
         self.lifted = math.isinf(rate)
@@ -28,8 +32,8 @@ class RateLimit:
         """Seconds to wait, now that *size* more bytes have moved."""
         with self._lock:
             now = time.monotonic()
-            self._free_at = max(self._free_at, now) + size / self._rate
-            return self._free_at - now
+            self._free_at = max(self._free_at, now - self._credit) + size / self._rate
+            return max(0.0, self._free_at - now)
 
 
 UNLIMITED: Final = RateLimit(math.inf)

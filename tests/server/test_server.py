@@ -1,6 +1,7 @@
 import contextlib
 import resource
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from greenchat.errors import Code, ListenError
 from greenchat.net import raise_descriptor_limit
 from greenchat.protocol.limits import DRAIN_SECONDS
 from greenchat.protocol.records import Dial, Error, Fail, Get, Go, Have, Relay, Sorry, Take, Want, Welcome, encode
-from greenchat.server import outbox, session
+from greenchat.server import admission, outbox, session
 from greenchat.server import server as server_module
 
 
@@ -68,7 +69,7 @@ def test_rooms_of_two_servers_are_apart(server: ChatServer, people: People) -> N
 def test_full_server_says_so_and_serves_who_is_in(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
     bob, cat = people.member("bob"), people.wire(b"cat\nhi\n")
     assert bob.line() == b"cat: hi"
-    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(admission, "MAX_CONNECTIONS", 2)
     monkeypatch.setattr(outbox, "FLUSH_SECONDS", 0.01)
     assert people.wire().rest() == b"error: the server is full: try again later\n"
     bob.send(b"hello\n")
@@ -553,3 +554,36 @@ def test_row_33_sides_that_vanish_while_transfers_end_hold_up_nothing(
     other.close()
     assert ann.record(Error) == _shutdown()
     stopping.get()
+
+
+# --- who says too much ------------------------------------------------------------------------
+
+
+def test_row_30_member_that_says_too_much_is_delayed_and_loses_nothing() -> None:
+    with ChatServer(member_rate=20_000) as slow:
+        ann, bob, cat = Wire(slow.port), Wire(slow.port), Wire(slow.port)
+        for wire, name in ((ann, "ann"), (bob, "bob"), (cat, "cat")):
+            wire.send(hello(name))
+            wire.record(Welcome)
+        lines = [b"line %06d" % number for number in range(1500)]  # some 120,000 as they count, and 80,000 are free
+        bob.send(b"".join(line + b"\n" for line in lines))
+        bob.send(b"last\n")
+        begun = time.monotonic()
+        heard = [ann.line() for _ in range(len(lines) + 1)]
+        assert heard == [b"bob: " + line for line in [*lines, b"last"]]
+        assert time.monotonic() - begun > 1
+        cat.send(b"hi\n")
+        assert ann.line() == b"cat: hi"
+        for wire in (ann, bob, cat):
+            wire.close()
+
+
+@pytest.mark.parametrize(("host", "limited"), [("127.0.0.1", False), ("::1", False), ("192.0.2.1", True)])
+def test_members_of_this_machine_may_say_as_much_as_they_like(server: ChatServer, host: str, limited: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    assert (server._house.limit(host) is not None) == limited
+
+
+@pytest.mark.parametrize(("rate", "limited"), [(0, False), (1024, True)])
+def test_rate_that_was_asked_for_is_everyones(rate: int, limited: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    with ChatServer(member_rate=rate) as server:
+        assert {server._house.limit(host) is not None for host in ("127.0.0.1", "192.0.2.1")} == {limited}

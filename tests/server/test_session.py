@@ -32,7 +32,7 @@ from greenchat.protocol.records import (
     Welcome,
     encode,
 )
-from greenchat.server import outbox, relay, session, tickets
+from greenchat.server import relay, session, tickets
 
 
 def chatting(people: People) -> tuple[Wire, Wire]:
@@ -418,11 +418,12 @@ def test_row_27_first_line_that_is_no_hello_is_refused(people: People, first: by
 
 
 def test_row_28_member_that_never_reads_is_dropped_with_a_final_error(
-    people: People, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+    people: People, server: ChatServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(outbox, "MAX_BACKLOG", 64 * 1024)
     bob, cat = chatting(people)
     deaf = people.member("deaf")
+    (session,) = (one for one in server._sessions if one.name == "deaf")
+    session._outbox._most = 64 * 1024
     block, sessions = b"y" * 999 + b"\n", len(server._sessions)
     while len(server._sessions) == sessions and not _has_finished(server, "deaf"):
         cat.send(block * 64)
@@ -431,6 +432,7 @@ def test_row_28_member_that_never_reads_is_dropped_with_a_final_error(
     deaf.send(b"words of one who is as good as gone\n")
     *_, last = deaf.rest().splitlines()
     assert last == encode(Error(Code.SLOW_CONSUMER, "too much was waiting unread: read faster")).rstrip()
+    assert [one.getMessage() for one in caplog.records] == ["dropped deaf at 127.0.0.1: it reads too slowly"]
     chat_goes_on(bob, cat)
 
 

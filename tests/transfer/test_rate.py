@@ -46,6 +46,14 @@ def test_time_without_bytes_is_not_saved_up(clock: Clock) -> None:
     assert [limit.pause(A_SECOND) for _ in range(3)] == pytest.approx([1, 2, 3])
 
 
+def test_burst_is_free_after_a_silence_and_no_more_than_that(clock: Clock) -> None:
+    limit = RateLimit(A_SECOND, burst=2 * A_SECOND)
+    clock.now += 3600
+    assert [limit.pause(A_SECOND) for _ in range(4)] == pytest.approx([0, 0, 1, 2])
+    clock.now += 2 + 1
+    assert [limit.pause(A_SECOND) for _ in range(2)] == pytest.approx([0, 1])
+
+
 def test_all_who_share_a_limit_get_it_once_and_in_the_order_in_which_they_ask(clock: Clock) -> None:
     limit = RateLimit(A_SECOND)
     assert [limit.pause(A_SECOND // 10) for _ in range(8)] == pytest.approx([n / 10 for n in range(1, 9)])

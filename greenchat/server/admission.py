@@ -1,0 +1,58 @@
+"""Who may come in: bounds on connections in all, from one network, and before the first line."""
+
+from collections import defaultdict
+from typing import Protocol
+
+from greenchat.errors import Code, Refused
+from greenchat.net import network
+from greenchat.protocol.limits import MAX_CONNECTIONS, MAX_FROM_ONE_NETWORK, MAX_NEWCOMERS
+
+__all__ = ["Admission", "Visitor"]
+
+
+class Visitor(Protocol):
+    """Whoever is connected."""
+
+    host: str
+    """The address that it comes from."""
+
+    def end(self, code: Code) -> None:
+        """Tell it why, and end its connection, without waiting."""
+
+
+class Admission:
+    """Counts who is here."""
+
+    def __init__(self) -> None:
+        self._here = 0
+        self._from: dict[str, int] = defaultdict(int)
+        self._newcomers: dict[Visitor, None] = {}
+
+    def enter(self, visitor: Visitor) -> None:
+        """Give *visitor* a place until it has to `leave`. Raises `Refused` if there is none.
+
+        It is a newcomer until it is `known`; where there are too many, who has been one longest is turned out.
+        """
+        where = network(visitor.host)
+        if self._here >= MAX_CONNECTIONS or (where and self._from[where] >= MAX_FROM_ONE_NETWORK):
+            raise Refused(Code.SERVER_FULL)
+        if len(self._newcomers) >= MAX_NEWCOMERS:
+            longest = next(iter(self._newcomers))
+            self.known(longest)
+            longest.end(Code.HELLO_LATE)
+        self._here += 1
+        self._from[where] += 1
+        self._newcomers[visitor] = None
+
+    def known(self, visitor: Visitor) -> None:
+        """*visitor* has said what it came for."""
+        self._newcomers.pop(visitor, None)
+
+    def leave(self, visitor: Visitor) -> None:
+        """Take the place back."""
+        self.known(visitor)
+        where = network(visitor.host)
+        self._here -= 1
+        self._from[where] -= 1
+        if not self._from[where]:
+            del self._from[where]
