@@ -78,6 +78,7 @@ def greenchat(route: str) -> Open:
             requester = stack.enter_context(menu_client(port, "requester", place.received, route))
             (place.shared / FIRST).touch()
             requester.fetch("owner", [FIRST])  # now all that a server and a client begin when they need it is there
+            (place.received / FIRST).unlink()
             processes = {"sender": [owner.pid], "receiver": [requester.pid], "server": [server.pid]}
             yield Parties(processes, fetch=lambda files: requester.fetch("owner", files), port=port)
 
