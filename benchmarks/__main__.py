@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import latency, relay, report, transfers
+from benchmarks import fanout, latency, members, relay, report, transfers
 from benchmarks.processes import on_signals
 
-BENCHMARKS = {"latency": latency, "relay": relay, "transfers": transfers}
+BENCHMARKS = {"fanout": fanout, "members": members, "latency": latency, "relay": relay, "transfers": transfers}
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""A chat room as asyncio's streams make it easiest: the same guest protocol, for comparison."""
+"""A chat room as asyncio's streams make it easiest, for comparison: ``asyncio_chat.py PORT [uvloop]``."""
 
 import asyncio
 import sys
@@ -12,9 +12,10 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writers.add(writer)
     try:
         while line := await reader.readline():
+            message = name + b": " + line
             for other in writers:
                 if other is not writer:
-                    other.write(name + b": " + line)
+                    other.write(message)
     finally:
         writers.discard(writer)
         writer.close()
@@ -22,8 +23,13 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def main() -> None:
     """Serve for ever."""
-    server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1]))
+    server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1]), backlog=4096)
     await server.serve_forever()
 
 
-asyncio.run(main())
+if sys.argv[2:]:
+    import uvloop
+
+    uvloop.run(main())
+else:
+    asyncio.run(main())

@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import statistics
-import sys
 import time
 from typing import Final
 
@@ -17,6 +16,10 @@ ROUNDS: Final = 5
 MESSAGES: Final = 4_000
 WARM_UP: Final = 500
 SIZE: Final = 64
+QUIET: Final = 0.2
+"""Seconds without a byte, after which all that was under way has come."""
+
+TRIES: Final = 50
 
 
 def run() -> Results:
@@ -28,19 +31,19 @@ def run() -> Results:
             rounds.append(_round(PEERS[name]))
     table = Table("", dict.fromkeys(("p50", "p99", "p99.9"), "µs"), {n: medians(r) for n, r in measured.items()})
     settings = f"two members, {SIZE} bytes, one message at a time, median of {ROUNDS} rounds of {MESSAGES:,}"
-    others = {name: PEERS[name].program for name in measured if PEERS[name].program != sys.executable}
-    versions = {name: version((program, "--version")) for name, program in others.items()}
+    versions = {name: version(PEERS[name].version_command) for name in measured if PEERS[name].version_command}
     return Results("latency", settings, [table], skipped, versions)
 
 
 def _round(peer: Peer) -> dict[str, float]:
-    with peer.running() as port, connect(port) as speaker, connect(port) as listener:
+    with peer.running() as server, connect(server.port) as speaker, connect(server.port) as listener:
+        said = peer.say(b"x" * SIZE)
         listener.sendall(peer.join("listener"))
-        _receive(listener, len(peer.joined))
-        if not peer.joined:
-            speaker.sendall(peer.join("speaker"))
-            _until_heard(peer, speaker, listener)
-        times = [_one(peer, speaker, listener) for _ in range(WARM_UP + MESSAGES)][WARM_UP:]
+        speaker.sendall(peer.speaks("speaker"))
+        _until_heard(said, speaker, listener)
+        speaker.sendall(said)
+        heard = len(_until_quiet(listener))
+        times = [_one(said, heard, speaker, listener) for _ in range(WARM_UP + MESSAGES)][WARM_UP:]
     times.sort()
     return {
         "p50": statistics.median(times) * 1e6,
@@ -49,37 +52,36 @@ def _round(peer: Peer) -> dict[str, float]:
     }
 
 
-def _one(peer: Peer, speaker: socket.socket, listener: socket.socket) -> float:
+def _one(said: bytes, heard: int, speaker: socket.socket, listener: socket.socket) -> float:
     """Seconds from before the message is sent until all of it has been heard."""
-    text = "x" * SIZE
-    said, heard = peer.say(text), len(peer.hears(text))
     begun = time.perf_counter()
     speaker.sendall(said)
-    _receive(listener, heard)
-    taken = time.perf_counter() - begun
-    _receive(speaker, len(peer.answer))
-    return taken
+    while heard:
+        heard -= len(_receive(listener, heard))
+    return time.perf_counter() - begun
 
 
-def _receive(sock: socket.socket, size: int) -> None:
-    while size:
-        data = sock.recv(size)
-        if not data:
-            raise SystemExit("the server closed the connection")
-        size -= len(data)
+def _receive(sock: socket.socket, size: int) -> bytes:
+    data = sock.recv(size)
+    if not data:
+        raise SystemExit("the server closed the connection")
+    return data
 
 
-def _until_heard(peer: Peer, speaker: socket.socket, listener: socket.socket) -> None:
-    """A guest is not told when it is in: repeat until what it says arrives, and then hear out the rest."""
-    sent, hears = 0, len(peer.hears("are you there"))
-    listener.settimeout(0.2)
-    heard = 0
-    while not heard:
-        speaker.sendall(peer.say("are you there"))
-        sent += 1
-        with contextlib.suppress(TimeoutError):
-            heard = len(listener.recv(65536))
+def _until_heard(said: bytes, speaker: socket.socket, listener: socket.socket) -> None:
+    """Repeat what is said until the listener hears it: not every server tells who is in."""
+    for _ in range(TRIES):
+        speaker.sendall(said)
+        if b"x" * SIZE in _until_quiet(listener):
+            return
+    raise SystemExit("what is said is not heard")
+
+
+def _until_quiet(listener: socket.socket) -> bytes:
+    heard = b""
+    listener.settimeout(QUIET)
     with contextlib.suppress(TimeoutError):
-        while heard < sent * hears:
-            heard += len(listener.recv(65536))
+        while True:
+            heard += _receive(listener, 65536)
     listener.settimeout(10)
+    return heard

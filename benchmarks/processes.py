@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -14,7 +15,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
-__all__ = ["child", "connect", "deadline", "free_port", "on_signals", "running", "version", "workplace"]
+__all__ = [
+    "child",
+    "connect",
+    "deadline",
+    "free_port",
+    "on_signals",
+    "raise_descriptor_limit",
+    "running",
+    "version",
+    "workplace",
+]
 
 MEMORY: Final = Path("/dev/shm")
 PATIENCE: Final = 5.0
@@ -31,6 +42,12 @@ def on_signals() -> None:
 
 def _end(number: int, _frame: object) -> None:
     raise SystemExit("this took too long" if number == signal.SIGALRM else 128 + number)
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process and those that it starts have as many descriptors as the system grants."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextlib.contextmanager
@@ -104,7 +121,7 @@ def workplace() -> Iterator[Path]:
 
 def version(command: Sequence[str]) -> str:
     """The first number of a version in what *command* says."""
-    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    said = subprocess.run(command, capture_output=True, text=True, check=False)  # Mosquitto calls its help an error
     found = re.search(r"\d+\.\d+[\w.]*", said.stdout + said.stderr)
     return found[0] if found else "of unknown version"
 

@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -40,6 +40,8 @@ class Results:
     """Contenders that were not measured, and why."""
     versions: dict[str, str]
     """Of the others; what is behind a comma in a name is only how it was used."""
+    remarks: dict[str, str] = field(default_factory=dict)
+    """Why a figure is missing, by what was measured."""
 
     def machine(self) -> dict[str, str]:
         """Where this run took place."""
@@ -52,8 +54,10 @@ class Results:
 
 
 def medians(rounds: Sequence[Mapping[str, float]]) -> Figures:
-    """Of each figure, over the rounds."""
-    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+    """Of each figure, over the rounds; none of what most rounds have none of."""
+    names = dict.fromkeys(name for one in rounds for name in one)
+    figures = {name: [one[name] for one in rounds if name in one] for name in names}
+    return {name: statistics.median(those) for name, those in figures.items() if len(those) * 2 > len(rounds)}
 
 
 def _cpu() -> str:
@@ -68,6 +72,7 @@ def as_text(results: Results) -> str:
     lines = [f"{results.title}: {results.settings}", _described(results)]
     for table in results.tables:
         lines += ["", *([f"{table.title}:"] if table.title else []), *_lines(table)]
+    lines += [f"{what}: {why}" for what, why in results.remarks.items()]
     lines += [f"{name}: skipped, {why}" for name, why in results.skipped.items()]
     return "\n".join(lines)
 

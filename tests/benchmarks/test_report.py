@@ -42,3 +42,14 @@ def test_json_has_the_figures_and_the_machine() -> None:
 
 def test_the_median_is_taken_of_each_figure() -> None:
     assert medians([{"a": 1, "b": 9}, {"a": 5, "b": 7}, {"a": 2, "b": 8}]) == {"a": 2, "b": 8}
+
+
+def test_a_figure_that_most_rounds_lack_has_no_median() -> None:
+    assert medians([{"a": 1, "b": 9}, {"a": 5}, {"a": 2}]) == {"a": 2}
+    assert medians([{"a": 1}, {}, {"a": 3}]) == {"a": 2}
+    assert medians([{}, {}, {}]) == {}
+
+
+def test_remarks_say_why_a_figure_is_missing() -> None:
+    results = Results("race", "two laps", [], {}, {}, {"hare, uphill": "it fell"})
+    assert as_text(results).endswith("hare, uphill: it fell")
