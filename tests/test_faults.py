@@ -166,7 +166,6 @@ def test_row_33_owner_is_killed(world: World) -> None:
         assert world.is_exact_or_absent()
         world.complete()
         world.clear()
-    world.tell("owner killed")
     world.is_left_clean(before)
 
 
