@@ -1,11 +1,12 @@
 # make demo    see it work: a server and three clients chat and swap files (needs Python 3.11 and make)
 # make test    set up, then check style, types and behaviour
 # make slow    the tests that take minutes
+# make soak    ten minutes of members and transfers that come and go, many of them hostile
 # make clean   remove what these made
 
 PYTHON ?= python3
 
-.PHONY: demo test slow clean
+.PHONY: demo test slow soak clean
 
 demo: .venv/run
 	@.venv/bin/python demo.py
@@ -18,6 +19,9 @@ test: .venv/dev
 
 slow: .venv/dev
 	.venv/bin/python -m pytest -m slow
+
+soak: .venv/dev
+	.venv/bin/python -m pytest -m soak -s
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "greenchat needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }

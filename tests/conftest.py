@@ -34,7 +34,7 @@ if find_spec("hypothesis"):
     settings.load_profile("greenchat")
 
 PATIENCE = 60.0
-"""Seconds for one test; a hang is a failure."""
+"""Seconds for one test; a hang is a failure. Those that are to take minutes bound each of their steps."""
 
 
 def _open_descriptors() -> dict[int, str]:
@@ -46,7 +46,7 @@ def _open_descriptors() -> dict[int, str]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
+def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """No descriptor and no greenlet outlives its test."""
     get_hub().threadpool.apply(os.getpid)  # the hub's own descriptors are no leak
     descriptors = _open_descriptors()
@@ -58,7 +58,7 @@ def nothing_is_left() -> Iterator[None]:
         return [*fresh.items(), *(greenlet for greenlet in spawned if greenlet and not greenlet.dead)]
 
     try:
-        with gevent.Timeout(PATIENCE):
+        with gevent.Timeout(None if request.node.get_closest_marker("soak") else PATIENCE):
             yield
         with contextlib.suppress(gevent.Timeout), gevent.Timeout(5):
             while left():
@@ -119,11 +119,13 @@ class Wire:
 
     def record(self, kind: type[R]) -> R:
         """The next line, which has to be such a record."""
-        line = self.line()
-        assert line.startswith(b"\x01"), line
-        found = decode(line[1:])
-        assert isinstance(found, kind), found
-        return found
+        return _decoded(self.line(), kind)
+
+    def answer(self, kind: type[R]) -> R:
+        """The next line that is a record, which has to be such a one; what others said before is left out."""
+        while not (line := self.line()).startswith(b"\x01"):
+            assert line
+        return _decoded(line, kind)
 
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
@@ -157,6 +159,13 @@ class Wire:
 
     def close(self) -> None:
         self.sock.close()
+
+
+def _decoded(line: bytes, kind: type[R]) -> R:
+    assert line.startswith(b"\x01"), line
+    found = decode(line[1:])
+    assert isinstance(found, kind), found
+    return found
 
 
 class People:

@@ -69,6 +69,10 @@ class Stream:
             raise AssertionError(f"{part!r} did not come, but {self.text[-2000:]!r}") from None
         self._seen = at + len(part)
 
+    def forget(self) -> None:
+        """What has come and been waited for is of no use any more."""
+        self.data, self._seen = self.data[self._seen :], 0
+
     def close(self) -> None:
         self._reader.kill()
         self._file.close()
