@@ -33,6 +33,8 @@ def user_name(text: str) -> str:
     Raises `BadName` unless it has 1 to 32 characters, none of them a control, a colon or invisible,
     and neither starts nor ends with a space or starts with a combining mark.
     """
+    if text.isascii() and text.isalnum() and len(text) <= MAX_NAME_CHARACTERS and text.lower() not in _RESERVED:
+        return text  # as most are: nothing else can be wrong with it
     if len(text) > 4 * MAX_NAME_CHARACTERS:  # no name that long composes to one short enough
         raise BadName(Code.BAD_NAME, "a name has at most 32 characters: choose a shorter one")
     name = unicodedata.normalize("NFC", text)

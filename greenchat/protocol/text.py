@@ -14,7 +14,7 @@ UNSAFE: Final = re.compile(f"[\x00-\x08\x0a-\x1f\x7f-\x9f{_DIRECTION}{_SEPARATOR
 """A character that must not be shown raw: C0 (tab excepted), DEL, C1, direction controls, separators."""
 
 _UNSAFE_IN_BLOCK: Final = re.compile(UNSAFE.pattern.replace("\x0a-", "\x0b-"))
-_UNSAFE_ASCII: Final = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
+_UNSAFE_ASCII: Final = bytes(code for code in (*range(0x20), 0x7F) if chr(code) not in "\t\n")
 
 
 def safe_line(text: str) -> str:
@@ -27,8 +27,9 @@ def safe_block(block: bytes) -> bytes:
 
     Invalid bytes become U+FFFD. A block grows at most threefold (`limits.MAX_DELIVERY` counts on that).
     """
-    block = block.replace(b"\r\n", b"\n")
-    if block.isascii() and not _UNSAFE_ASCII.search(block):
+    if b"\r" in block:
+        block = block.replace(b"\r\n", b"\n")
+    if block.isascii() and len(block.translate(None, _UNSAFE_ASCII)) == len(block):  # a tenth of what a search takes
         return block
     return _UNSAFE_IN_BLOCK.sub(_visible, block.decode(errors="replace")).encode()
 
