@@ -27,6 +27,7 @@ __all__ = [
     "is_loopback",
     "listen",
     "network",
+    "next_turn",
     "plain_host",
     "raise_descriptor_limit",
     "reason",
@@ -52,6 +53,9 @@ _PAUSE: Final = 0.1
 READ: Final = 1
 WRITE: Final = 2
 """What a watcher of the loop may wait for on a descriptor (libev, EV_READ and EV_WRITE)."""
+
+_LAST: Final = -2
+"""The lowest priority of a watcher: it is told after all others (libev, EV_MINPRI)."""
 
 
 def plain_host(host: str) -> str:
@@ -232,6 +236,26 @@ class Reader:
         self._closed = True
         self._readable.stop()
         self._readable.close()
+
+
+def next_turn() -> None:
+    """Return as soon as everybody else for whom something has come has had a turn.
+
+    After ``gevent.sleep(0)`` the loop may not have looked at any socket, and any longer sleep is one of a millisecond.
+    """
+    loop = get_hub().loop
+    idle, looked = loop.idle(), loop.check(priority=_LAST)  # the sockets come first
+    idle.start(_do_nothing)  # so that the loop does not wait when it looks
+    try:
+        get_hub().wait(looked)
+    finally:
+        for watcher in (idle, looked):
+            watcher.stop()
+            watcher.close()
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def send_now(sock: socket.socket, data: bytes | bytearray | memoryview) -> int:

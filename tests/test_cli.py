@@ -108,13 +108,13 @@ def test_files_at_once_that_are_too_many_or_none_are_wrong_usage(text: str) -> N
     assert len(str(wrong.value)) < 100
 
 
-@pytest.mark.parametrize(("text", "size"), [("64K", 65536), ("1m", 1048576), ("70000", 70000)])
+@pytest.mark.parametrize(("text", "size"), [("256K", 262144), ("1m", 1048576), ("300000", 300000)])
 def test_backlog_is_a_size(text: str, size: int) -> None:
     assert cli._backlog(text) == size
 
 
 def test_backlog_that_holds_no_long_lines_is_wrong_usage() -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match=r"no size of at least 64K"):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"no size of at least 256K"):
         cli._backlog("63K")
 
 

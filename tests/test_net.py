@@ -17,6 +17,7 @@ from greenchat.net import (
     is_loopback,
     listen,
     network,
+    next_turn,
     plain_host,
     raise_descriptor_limit,
     send_now,
@@ -271,6 +272,26 @@ def test_row_30_others_have_a_turn_between_two_reads(pair: tuple[socket.socket, 
     counting.kill()
     assert len(seen) >= 100
     assert all(one < other for one, other in itertools.pairwise(seen[1:]))
+
+
+def test_row_30_next_turn_comes_after_that_of_everybody_for_whom_something_has_come(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    here, there = pair
+    reader = Reader(here)
+    for _ in range(100):
+        reading = gevent.spawn(reader.read, 10)
+        next_turn()
+        assert not reading.ready()
+        there.sendall(b"x")
+        next_turn()
+        assert reading.ready()
+    reader.close()
+
+
+def test_next_turn_comes_though_there_is_nothing_to_do() -> None:
+    with gevent.Timeout(5):
+        next_turn()
 
 
 def test_reader_that_is_closed_leaves_the_rest(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -43,8 +43,8 @@ router. ngIRCd grants 5, NATS any number."""
 HIGH_WATERMARK: Final = 1024 * 1024
 """What may wait for one slow consumer before it is dropped. Redis drops a subscriber at 8 MiB for a minute."""
 
-MIN_HIGH_WATERMARK: Final = 64 * 1024
-"""The least that a server may be told to grant: some of the longest lines."""
+MIN_HIGH_WATERMARK: Final = 256 * 1024
+"""The least that a server may be told to grant: two pieces of a flood, so that being late once drops nobody."""
 
 MEMBER_RATE: Final = 64 * 1024
 """Bytes a second that a member off this machine may say for long: a hundred times what a person types, and pastes fit
@@ -62,14 +62,24 @@ LINE_COST: Final = 64
 RECEIVE_SIZE: Final = 64 * 1024
 """Read from one connection in one turn of the loop, so that nobody's flood keeps others waiting."""
 
+RECEIVE_SIZE_OF_RECORDS: Final = 4 * 1024
+"""The same from one that has not said anything yet, or has just sent records: to decode one costs as much as a hundred
+lines of text, even if it is of no known kind."""
+
 RECORDS_PER_TURN: Final = 16
 """Handled of one client before the others have a turn; each may cost as much as a hundred messages."""
 
 LOW_WATERMARK: Final = HIGH_WATERMARK // 4
 """More than this waiting for a member, and it is behind."""
 
+MAX_PASS: Final = 8 * 1024 * 1024
+"""Of a flood, handed out to all members together before others have a turn: some milliseconds of copying."""
+
 MAX_PIECE: Final = 128 * 1024
 """Of a flood, added to the room at once, names included; well below what drops a member, above a usual block."""
+
+MIN_PIECE: Final = 40 * 1024
+"""The same with very many members, each of whom costs as much as the copying of so much; half of a usual block."""
 
 CATCH_UP_SECONDS: Final = 0.1
 """Granted to those who are behind before each such piece. Who reads 1.3 MB/s loses nothing to any flood; who does not

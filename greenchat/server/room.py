@@ -12,7 +12,8 @@ import gevent
 from gevent import get_hub
 from gevent.lock import BoundedSemaphore
 
-from greenchat.protocol.limits import CATCH_UP_SECONDS, MAX_LINE, MAX_PIECE
+from greenchat.net import next_turn
+from greenchat.protocol.limits import CATCH_UP_SECONDS, MAX_LINE, MAX_PASS, MAX_PIECE, MIN_PIECE
 
 __all__ = ["Member", "Room"]
 
@@ -68,7 +69,7 @@ class Room:
             self._add(sender, prefix, block)
             return
         with self._flooding:
-            for piece in _pieces(block, len(prefix)):
+            for piece in _pieces(block, len(prefix), self._most_at_once()):
                 self._let_others_catch_up()
                 self._add(sender, prefix, piece)
 
@@ -85,8 +86,12 @@ class Room:
         """Hand out what is left."""
         self._flush()
 
+    def _most_at_once(self) -> int:
+        """Bytes in a piece, so that handing it out to everybody does not take long."""
+        return max(MIN_PIECE, min(MAX_PIECE, MAX_PASS // max(1, len(self._members))))
+
     def _let_others_catch_up(self) -> None:
-        gevent.sleep(0)  # hand out what is fresh
+        next_turn()  # hand out what is fresh
         end = time.monotonic() + CATCH_UP_SECONDS
         while any(member.behind for member in self._members) and time.monotonic() < end:
             gevent.sleep(_LOOK_AGAIN)
@@ -108,11 +113,12 @@ def _without(everything: bytes, places: list[tuple[int, int]]) -> bytes:
     return b"".join([*kept, everything[at:]])
 
 
-def _pieces(block: bytes, prefix: int) -> Iterator[bytes]:
-    """*block* in pieces of whole lines, each small enough also with *prefix* bytes before each of its lines."""
-    if len(block) + block.count(b"\n") * prefix <= MAX_PIECE:
+def _pieces(block: bytes, prefix: int, most: int) -> Iterator[bytes]:
+    """*block* in pieces of whole lines: one line, or *most* bytes with the *prefix* bytes before each of them."""
+    lines = block.count(b"\n")
+    if lines == 1 or len(block) + lines * prefix <= most:
         yield block
         return
     middle = block.rfind(b"\n", 0, len(block) // 2) + 1 or block.find(b"\n") + 1
-    yield from _pieces(block[:middle], prefix)
-    yield from _pieces(block[middle:], prefix)
+    yield from _pieces(block[:middle], prefix, most)
+    yield from _pieces(block[middle:], prefix, most)

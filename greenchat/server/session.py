@@ -2,22 +2,22 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Final
 
 import gevent
 from gevent import socket
 
 from greenchat.errors import Code, GreenchatError, ProtocolError
-from greenchat.net import Reader, network, plain_host
+from greenchat.net import Reader, network, next_turn, plain_host
 from greenchat.protocol.limits import (
     BURST_SECONDS,
     HELLO_SECONDS,
     LINE_COST,
     MEMBER_RATE,
     RECEIVE_SIZE,
+    RECEIVE_SIZE_OF_RECORDS,
     RECORDS_PER_TURN,
 )
-from greenchat.protocol.records import Get, Have, Hello, Record, Refuse, Relay, encode
+from greenchat.protocol.records import SOH, Get, Have, Hello, Record, Refuse, Relay, encode
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import Event, Failure, Guest, ServerWire, Text
 from greenchat.server.admission import Admission
@@ -30,9 +30,6 @@ from greenchat.transfer.rate import RateLimit
 __all__ = ["House", "Session"]
 
 _log = logging.getLogger(__name__)
-
-_NEXT_TURN: Final = 0.001
-"""Seconds: a sleep of 0 would not let the loop look at the others' sockets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +110,9 @@ class Session:
                 self._house.office.meet(key, self._sock)
                 return
         self._handle_all(events)
-        while data := reader.read(RECEIVE_SIZE):
+        size = RECEIVE_SIZE_OF_RECORDS
+        while data := reader.read(size):
+            size = RECEIVE_SIZE_OF_RECORDS if SOH in data else RECEIVE_SIZE
             self._handle_all(self._wire.receive(data))
             if self._limit:  # who says too much is not read from for a while, and so has to wait; nothing is lost
                 gevent.sleep(self._limit.pause(len(data) + LINE_COST * data.count(b"\n")))
@@ -124,7 +123,7 @@ class Session:
         deadline = gevent.Timeout(HELLO_SECONDS)
         try:
             with deadline:
-                while not events and (data := reader.read(RECEIVE_SIZE)):
+                while not events and (data := reader.read(RECEIVE_SIZE_OF_RECORDS)):
                     events = self._wire.receive(data)
         except gevent.Timeout as timeout:
             if timeout is not deadline:
@@ -145,7 +144,7 @@ class Session:
             if not self._outbox.finished:
                 self._handle(event)
             if isinstance(event, Record) and (records := records + 1) % RECORDS_PER_TURN == 0:
-                gevent.sleep(_NEXT_TURN)
+                next_turn()
 
     def _handle(self, event: Event) -> None:
         match event:

@@ -4,7 +4,7 @@ import gevent
 import pytest
 from conftest import until
 
-from greenchat.protocol.limits import MAX_LINE, MAX_PIECE
+from greenchat.protocol.limits import MAX_LINE, MAX_PASS, MAX_PIECE, MIN_PIECE
 from greenchat.server.room import Room
 
 
@@ -142,6 +142,32 @@ def test_row_30_who_does_not_flood_never_waits(room: Room) -> None:
     speaking = gevent.spawn(room.post, ann, b"hi\n")
     gevent.idle()
     assert speaking.ready()
+
+
+@pytest.mark.parametrize(
+    ("members", "most"), [(2, MAX_PIECE), (100, MAX_PASS // 100), (1000, MIN_PIECE)], ids=["few", "some", "many"]
+)
+def test_row_30_flood_comes_in_smaller_pieces_the_more_members_there_are(room: Room, members: int, most: int) -> None:
+    ann, bob, *_ = joined(room, *(f"n{number}" for number in range(members)))
+    pieces: list[int] = []
+    bob.deliver = lambda data: pieces.append(len(data))  # type: ignore[method-assign]  # to see how much comes at once
+    gevent.spawn(room.post, ann, b"x" * 60 + b"\n").get(timeout=10)
+    gevent.spawn(room.post, ann, (b"x" * 60 + b"\n") * 10_000).get(timeout=10)
+    until(lambda: sum(pieces) == 10_001 * len(b"n0: \n" + b"x" * 60))
+    assert most / 4 < max(pieces) <= most
+
+
+def test_row_30_others_are_heard_between_two_pieces_of_a_flood(room: Room) -> None:
+    ann, bob, cat = joined(room, "ann", "bob", "cat")
+
+    def chat() -> None:
+        room.post(bob, b"may I?\n")
+
+    flooding = gevent.spawn(room.post, ann, b"x\n" * 10 * MAX_PIECE)
+    gevent.spawn_later(0.001, chat)
+    flooding.get(timeout=20)
+    until(lambda: cat.heard.endswith(b"ann: x\n") and b"bob: may I?\n" in cat.heard)
+    assert not cat.heard.endswith(b"bob: may I?\n")
 
 
 def test_row_30_many_empty_lines_under_a_long_name_come_in_pieces(room: Room) -> None:

@@ -1,6 +1,7 @@
 """Members that join, leave, stall, flood and vanish: what each of them hears is one and the same order."""
 
 import contextlib
+import logging
 from collections import defaultdict
 from collections.abc import Callable
 from graphlib import TopologicalSorter
@@ -17,12 +18,13 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
 
 from greenchat import ChatServer
 from greenchat.errors import Code
+from greenchat.protocol.limits import MIN_HIGH_WATERMARK
 from greenchat.protocol.records import Error, Welcome, encode
 
 Line = tuple[str, int]
 """Who said it, and which of its lines it is."""
 
-BACKLOG: Final = 64 * 1024
+BACKLOG: Final = MIN_HIGH_WATERMARK
 BUFFER: Final = 16 * 1024
 """Of the kernel, for each side of a connection; so who stalls is behind soon."""
 FLOOD: Final = 2000
@@ -40,6 +42,7 @@ class Person:
         sock.connect(("127.0.0.1", port))
         self.name = name
         self.wire = Wire.over(sock)
+        sock.settimeout(None)
         self.wire.send(name.encode() + b"\n" if guest else hello(name))
         if not guest:
             self.wire.record(Welcome)
@@ -56,15 +59,6 @@ class Person:
         self.reads.set()
         self._reader = gevent.spawn(self._read)
         self._speakers: list[gevent.Greenlet[..., None]] = []
-
-    @property
-    def dropped(self) -> bool:
-        return self.last_words == SLOW
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all that it said has to reach the others."""
-        return not self.vanished and not self.dropped
 
     def say(self, lines: int, padding: bytes = b"") -> None:
         """Without waiting for the server to take it."""
@@ -96,14 +90,16 @@ class Person:
 
     def _send(self, before: "list[gevent.Greenlet[..., None]]", text: bytes) -> None:
         gevent.joinall(before)
-        self.wire.sock.settimeout(None)
         with contextlib.suppress(OSError):  # it was dropped
             self.wire.send(text)
 
     def _read(self) -> None:
+        rest = self.wire._early  # came with the welcome
         with contextlib.suppress(ConnectionResetError):
-            while self.reads.wait() and (line := self.wire.line()):
-                self._hear(line)
+            while self.reads.wait() and (data := self.wire.sock.recv(65536)):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self._hear(line)
         self.ended = True
 
     def _hear(self, line: bytes) -> None:
@@ -114,6 +110,18 @@ class Person:
         number = int(rest.split()[0])
         self.heard[name.decode()].append(number)
         self.order.append((name.decode(), number))
+
+
+class Dropped(logging.Handler):
+    """The names of those whom the server says that it dropped; who does not read is not told itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[object] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        assert isinstance(record.args, tuple)
+        self.names.add(record.args[0])
 
 
 class Room(RuleBasedStateMachine):
@@ -128,6 +136,8 @@ class Room(RuleBasedStateMachine):
         for listener in self.server._listeners:
             listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         self.everybody: list[Person] = []
+        self.dropped = Dropped()
+        logging.getLogger("greenchat.server").addHandler(self.dropped)
         self.witness = self._enter(guest=False)
 
     def _enter(self, *, guest: bool) -> Person:
@@ -158,6 +168,12 @@ class Room(RuleBasedStateMachine):
         person.reads.clear()
 
     @rule(person=people)
+    def is_overwhelmed(self, person: Person) -> None:
+        """By more than what may wait for it, in the kernel and in the server."""
+        self.stall(person)
+        self.witness.say(4 * FLOOD, PADDING)
+
+    @rule(person=people)
     def read_on(self, person: Person) -> None:
         person.reads.set()
 
@@ -177,24 +193,30 @@ class Room(RuleBasedStateMachine):
         try:
             self._end()
             for person in self.everybody:
-                assert person.stalled or not person.dropped
+                assert person.stalled or person.name not in self.dropped.names
+                assert not person.last_words or person.name in self.dropped.names
                 self._check_what_was_heard(person)
             self._check_order()
         finally:
             for person in self.everybody:
                 person.close()
             self.server.stop()
+            logging.getLogger("greenchat.server").removeHandler(self.dropped)
 
     def _end(self) -> None:
         """Let everything come to rest, until a last line has reached all who are there."""
         for person in self.everybody:
             person.reads.set()
             person.finish_speaking()
-        until(lambda: all(not one.is_whole or self._is_heard_to_the_end(one) for one in self.everybody[1:]))
-        gone = {person.name for person in self.everybody if not person.is_whole}
+        until(lambda: all(not self._is_whole(one) or self._is_heard_to_the_end(one) for one in self.everybody[1:]))
+        gone = {person.name for person in self.everybody if not self._is_whole(person)}
         until(lambda: not gone & {session.name for session in self.server._sessions})
         last = self._enter(guest=False).name
         until(lambda: all(one.ended or one.vanished or one.heard[last] for one in self.everybody[:-1]))
+
+    def _is_whole(self, person: Person) -> bool:
+        """Whether all that it said has to reach the others."""
+        return not person.vanished and person.name not in self.dropped.names
 
     def _is_heard_to_the_end(self, person: Person) -> bool:
         return self.witness.heard[person.name][-1] == person.said - 1
@@ -220,5 +242,5 @@ class Room(RuleBasedStateMachine):
         TopologicalSorter(after).prepare()  # raises if there is none
 
 
-Room.TestCase.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
+Room.TestCase.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
 TestRoom = Room.TestCase

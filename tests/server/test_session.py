@@ -10,7 +10,7 @@ from gevent import socket
 
 from greenchat import ChatServer
 from greenchat.errors import Code, TransferError, sentence
-from greenchat.protocol.limits import MAX_LINE
+from greenchat.protocol.limits import MAX_LINE, RECEIVE_SIZE, RECEIVE_SIZE_OF_RECORDS
 from greenchat.protocol.records import (
     Dial,
     Error,
@@ -32,6 +32,7 @@ from greenchat.protocol.records import (
     Welcome,
     encode,
 )
+from greenchat.protocol.wire import Event, ServerWire
 from greenchat.server import relay, session, tickets
 
 
@@ -438,6 +439,28 @@ def test_row_28_member_that_never_reads_is_dropped_with_a_final_error(
 
 def _has_finished(server: ChatServer, name: str) -> bool:
     return any(one.name == name and one._outbox.finished for one in server._sessions)
+
+
+def test_row_30_records_that_cost_much_are_read_few_at_once_and_text_in_large_blocks(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, cat = chatting(people)
+    sizes: list[int] = []
+    receive = ServerWire.receive
+
+    def spy(wire: ServerWire, data: bytes) -> list[Event]:
+        sizes.append(len(data))
+        return receive(wire, data)
+
+    monkeypatch.setattr(ServerWire, "receive", spy)
+    flooder = people.wire(hello("dan") + raw(t="of another version") * 2000)
+    flooder.send(b"done\n")
+    assert cat.line() == b"dan: done"
+    assert max(sizes) == RECEIVE_SIZE_OF_RECORDS
+    flooder.send(b"x\n" * RECEIVE_SIZE)
+    for _ in range(RECEIVE_SIZE):
+        assert cat.line() == b"dan: x"
+    assert max(sizes) > RECEIVE_SIZE_OF_RECORDS
 
 
 # --- asking for files -------------------------------------------------------------------------
