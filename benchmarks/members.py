@@ -8,7 +8,7 @@ from typing import Final
 from benchmarks import load
 from benchmarks.crowd import Crowd, crowd_of
 from benchmarks.load import LoadError
-from benchmarks.peers import CLIENTS, GREENCHAT, PEERS, Peer
+from benchmarks.peers import BARE, CLIENTS, GREENCHAT, PEERS, Peer
 from benchmarks.processes import raise_descriptor_limit, version
 from benchmarks.report import Figures, Results
 from benchmarks.trials import Trials
@@ -20,6 +20,7 @@ WARM_UP: Final = 100
 IDLE: Final = 8_000
 MANY: Final = 15_000
 SETTLE: Final = 0.5
+HANDLER: Final = "bare gevent handler"
 NOBODY: Final = "nobody accepts"
 IN_QUEUE: Final = 4_000
 """Connections that the kernel holds for a server by itself (listen(2), somaxconn)."""
@@ -56,7 +57,7 @@ def run() -> Results:
 
 def _round(trials: Trials, peers: dict[str, Peer]) -> None:
     others = {name: peer for name, peer in peers.items() if name != GREENCHAT}
-    for name, peer in (GUESTS_AND_CLIENTS | others).items():
+    for name, peer in (GUESTS_AND_CLIENTS | others | {HANDLER: BARE}).items():
         with trials.excused(name), crowd_of(peer) as crowd:
             trials.measure(JOINING, name, partial(_joining, crowd))
     trials.measure(JOINING, NOBODY, _nobody)

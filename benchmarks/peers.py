@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 from benchmarks.processes import connect, free_port, running, workplace
 from greenchat.protocol.records import Hello, encode
 
-__all__ = ["CLIENTS", "GREENCHAT", "PEERS", "Peer", "Server"]
+__all__ = ["BARE", "CLIENTS", "GREENCHAT", "PEERS", "Peer", "Server"]
 
 TOP: Final = Path(__file__).resolve().parent.parent
 
@@ -58,6 +58,8 @@ class Peer:
     """Bytes in one text."""
     largest: int = 1_000_000
     """Members in one room, where more would take too long to join."""
+    mute: bool = False
+    """Whether nobody hears anything."""
 
     def missing(self) -> str | None:
         """Why it cannot be started here."""
@@ -255,6 +257,9 @@ PEERS: Final[dict[str, Peer]] = {
     "queue and writer greenlet each": Peer(_python("benchmarks/naive_chat.py"), _guest, _line),
 }
 
+
+BARE: Final = Peer(_python("benchmarks/bare_handler.py"), _guest, _line, mute=True)
+"""No chat at all: what is left of greenchat's figures for joining is its own."""
 
 CLIENTS: Final = Peer(
     _python("ChatServer.py"),

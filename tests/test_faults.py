@@ -4,11 +4,13 @@ Whatever happens, a file is exact or absent, the next request completes it, and 
 Shown with ``-s``: how many bytes that were here already had to be sent again.
 """
 
+import contextlib
 import ctypes
 import os
 import random
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,9 +18,12 @@ from typing import Final
 
 import gevent
 import pytest
-from conftest import tcp_pair
+from conftest import Wire, tcp_pair, until
 from gevent import subprocess
 from programs import Client, Server
+
+from greenchat import ChatServer
+from greenchat.protocol import limits
 
 pytestmark = pytest.mark.slow
 
@@ -244,6 +249,27 @@ def test_row_20_connections_are_cut_and_can_be_made_again(network: Callable[...,
     assert cut
     world.tell(f"{cut} ends of connections cut")
     world.is_left_clean(before)
+
+
+@pytest.mark.parametrize("waiting", [b"", b"somebody says something\n"], ids=["idle", "with something on its way"])
+def test_row_29_member_whose_machine_is_gone_is_found(
+    network: Callable[..., None], monkeypatch: pytest.MonkeyPatch, waiting: bytes
+) -> None:
+    """As after `limits.DEAD_SECONDS`, which are fewer here."""
+    for name, number in (("SECONDS", 1), ("INTERVAL", 1), ("PROBES", 2)):
+        monkeypatch.setattr(limits, f"KEEPALIVE_{name}", number)
+    monkeypatch.setattr(limits, "DEAD_SECONDS", 3)
+    with ChatServer() as server, contextlib.closing(Wire(server.port)) as ann, ExitStack() as others:
+        others.enter_context(contextlib.closing(Wire(server.port))).send(b"bob\n")
+        ann.send(b"ann\n")
+        until(lambda: {one.name for one in server._sessions} == {"ann", "bob"})
+        network("ip", "link", "set", "lo", "down")
+        begun = time.monotonic()
+        if waiting:
+            server._room.post(next(iter(server._sessions)), waiting)
+        with gevent.Timeout(30):
+            until(lambda: not server._sessions)
+        assert time.monotonic() - begun > 1
 
 
 def _connections() -> set[tuple[str, str]]:

@@ -22,10 +22,11 @@ _AT_ONCE: Final = 64
 class Outbox:
     """The way out to one peer; *overflow* gives the last words for a peer that has more than *most* bytes to read."""
 
-    __slots__ = ("_backlog", "_deadline", "_most", "_overflow", "_sock")
+    __slots__ = ("_backlog", "_deadline", "_fileno", "_most", "_overflow", "_sock")
 
     def __init__(self, sock: socket.socket, most: int, overflow: Callable[[], bytes]) -> None:
         self._sock = sock
+        self._fileno = sock._sock.fileno  # type: ignore[attr-defined]  # noqa: SLF001 - what gevent's own calls in turn
         self._most = most
         self._overflow = overflow
         self._backlog: _Backlog | None = None
@@ -46,25 +47,28 @@ class Outbox:
 
         Who is over the limit already is dropped; one large *data* alone makes nobody slow.
         """
-        if self._deadline is not None:
+        if self._backlog is not None or self._deadline is not None:
+            self._keep(data)
             return
-        if self._backlog is None:
-            self._send(data)
-        elif self._backlog.size <= self._most:
-            self._backlog.add(data)
-        else:
-            self._backlog.drop_lines()
-            self.finish(self._overflow())
+        try:
+            sent = os.write(self._fileno(), data)  # less than half of what the socket's own method costs
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # the peer is gone, and the one who reads from it will find out
+        if sent < len(data):
+            self._backlog = _Backlog(self._sock, self._caught_up)
+            self._backlog.add(memoryview(data)[sent:])
 
     def finish(self, last_words: bytes) -> None:
         """Send *last_words*, and then end the connection: in peace if the peer reads, at a deadline if not."""
         if self.finished:
             return
-        self._deadline = gevent.spawn_later(FLUSH_SECONDS, self._shut, socket.SHUT_RDWR)
         if self._backlog is None:
-            self._send(last_words)
+            self.write(last_words)
         else:
             self._backlog.add(last_words)
+        self._deadline = gevent.spawn_later(FLUSH_SECONDS, self._shut, socket.SHUT_RDWR)
         if self._backlog is None:
             self._shut(socket.SHUT_WR)
 
@@ -75,16 +79,14 @@ class Outbox:
         if self._deadline is not None:
             self._deadline.kill()
 
-    def _send(self, data: bytes) -> None:
-        try:
-            sent = os.write(self._sock.fileno(), data)  # less than half of what the socket's own method costs
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            return  # the peer is gone, and the one who reads from it will find out
-        if sent < len(data):
-            self._backlog = _Backlog(self._sock, self._caught_up)
-            self._backlog.add(memoryview(data)[sent:])
+    def _keep(self, data: bytes) -> None:
+        if self._backlog is None or self.finished:
+            return
+        if self._backlog.size <= self._most:
+            self._backlog.add(data)
+        else:
+            self._backlog.drop_lines()
+            self.finish(self._overflow())
 
     def _caught_up(self) -> None:
         self._backlog = None
