@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import mmap
 import os
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -48,7 +49,7 @@ class Digest:
 
         Leaves the descriptor's own position alone, and lets other threads run meanwhile.
         """
-        buffer = self._buffer = self._buffer or memoryview(bytearray(min(CHUNK, size)))
+        buffer = self._buffer = self._buffer or memoryview(mmap.mmap(-1, max(1, min(CHUNK, size))))  # as in `pump`
         with contextlib.suppress(OSError):
             while size and (read := os.preadv(fd, [buffer[:size]], offset)):
                 self.update(buffer[:read])

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import mmap
 import os
 import select
 import sys
@@ -193,7 +194,8 @@ def receive_bytes(fd: int, size: int, write: Callable[[memoryview], None], movin
     cache; *write* must not keep it. Raises `TransferError` if the connection ends before, or if too little comes for
     too long.
     """
-    buffer = memoryview(bytearray(min(moving.limit.step, size)))
+    # Pages of its own, because each thread's part of the heap would keep what was a buffer once.
+    buffer = memoryview(mmap.mmap(-1, max(1, min(moving.limit.step, size))))
     readable = select.poll()
     readable.register(fd, select.POLLIN)
     patience, step = STALL_SECONDS, 0
