@@ -7,8 +7,8 @@ from typing import Final
 from benchmarks import load
 from benchmarks.crowd import SIZE, TOO_LONG, Audience, BareWrites, Crowd, crowd_of
 from benchmarks.load import LoadError, Paced
-from benchmarks.peers import PEERS, Peer
-from benchmarks.processes import deadline, raise_descriptor_limit, version
+from benchmarks.peers import PEERS, Peer, absent, versions
+from benchmarks.processes import deadline, raise_descriptor_limit
 from benchmarks.report import Figures, Results
 from benchmarks.trials import Trials
 
@@ -77,15 +77,14 @@ TABLES: Final = {
 def run() -> Results:
     """Check that each contender delivers exactly what was said, then measure them all in turns, several times over."""
     raise_descriptor_limit()
-    skipped = {name: why for name, peer in PEERS.items() if (why := peer.missing())}
+    skipped = absent()
     skipped |= {name: why for name, peer in PEERS.items() if name not in skipped and (why := _inexact(peer))}
     peers = {name: peer for name, peer in PEERS.items() if name not in skipped}
     trials = Trials(TABLES)
     for _ in range(ROUNDS):
         _round(trials, peers)
-    versions = {name: version(peer.version_command) for name, peer in peers.items() if peer.version_command}
     settings = f"messages of {SIZE} bytes, contenders in turns, median of {ROUNDS} rounds"
-    return Results("fanout", settings, trials.tables(), skipped, versions, trials.remarks)
+    return Results("fanout", settings, trials.tables(), skipped, versions(peers), trials.remarks)
 
 
 def _inexact(peer: Peer) -> str | None:

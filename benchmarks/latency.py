@@ -6,8 +6,8 @@ import statistics
 import time
 from typing import Final
 
-from benchmarks.peers import PEERS, Peer
-from benchmarks.processes import connect, version
+from benchmarks.peers import PEERS, Peer, absent, versions
+from benchmarks.processes import connect
 from benchmarks.report import Results, Table, medians
 
 __all__ = ["run"]
@@ -24,15 +24,14 @@ TRIES: Final = 50
 
 def run() -> Results:
     """Each contender in turn, several times over, so that none has the better minute; medians of the rounds."""
-    skipped = {name: why for name, peer in PEERS.items() if (why := peer.missing())}
+    skipped = absent()
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in PEERS if name not in skipped}
     for _ in range(ROUNDS):
         for name, rounds in measured.items():
             rounds.append(_round(PEERS[name]))
     table = Table("", dict.fromkeys(("p50", "p99", "p99.9"), "µs"), {n: medians(r) for n, r in measured.items()})
     settings = f"two members, {SIZE} bytes, one message at a time, median of {ROUNDS} rounds of {MESSAGES:,}"
-    versions = {name: version(PEERS[name].version_command) for name in measured if PEERS[name].version_command}
-    return Results("latency", settings, [table], skipped, versions)
+    return Results("latency", settings, [table], skipped, versions(measured))
 
 
 def _round(peer: Peer) -> dict[str, float]:

@@ -8,8 +8,8 @@ from typing import Final
 from benchmarks import load
 from benchmarks.crowd import Crowd, crowd_of
 from benchmarks.load import LoadError
-from benchmarks.peers import BARE, CLIENTS, GREENCHAT, PEERS, Peer
-from benchmarks.processes import raise_descriptor_limit, version
+from benchmarks.peers import BARE, CLIENTS, GREENCHAT, PEERS, Peer, absent, versions
+from benchmarks.processes import raise_descriptor_limit
 from benchmarks.report import Figures, Results
 from benchmarks.trials import Trials
 
@@ -45,14 +45,13 @@ TABLES: Final = {
 def run() -> Results:
     """All contenders in turns, several times over."""
     raise_descriptor_limit()
-    skipped = {name: why for name, peer in PEERS.items() if (why := peer.missing())}
+    skipped = absent()
     peers = {name: peer for name, peer in PEERS.items() if name not in skipped}
     trials = Trials(TABLES)
     for _ in range(ROUNDS):
         _round(trials, peers)
-    versions = {name: version(peer.version_command) for name, peer in peers.items() if peer.version_command}
     settings = f"contenders in turns, median of {ROUNDS} rounds"
-    return Results("members", settings, trials.tables(), skipped, versions, trials.remarks)
+    return Results("members", settings, trials.tables(), skipped, versions(peers), trials.remarks)
 
 
 def _round(trials: Trials, peers: dict[str, Peer]) -> None:

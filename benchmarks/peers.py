@@ -9,15 +9,15 @@ import contextlib
 import importlib.util
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from benchmarks.processes import connect, free_port, running, workplace
+from benchmarks.processes import connect, free_port, running, version, workplace
 from greenchat.protocol.records import Hello, encode
 
-__all__ = ["BARE", "CLIENTS", "GREENCHAT", "PEERS", "Peer", "Server"]
+__all__ = ["BARE", "CLIENTS", "GREENCHAT", "PEERS", "Peer", "Server", "absent", "versions"]
 
 TOP: Final = Path(__file__).resolve().parent.parent
 
@@ -269,3 +269,13 @@ CLIENTS: Final = Peer(
     speak=_guest,
 )
 """greenchat, where each member can ask for files and serve them."""
+
+
+def absent() -> dict[str, str]:
+    """The peers that cannot be started here, each with why."""
+    return {name: why for name, peer in PEERS.items() if (why := peer.missing())}
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Of the peers of these *names* that are somebody else's."""
+    return {name: version(PEERS[name].version_command) for name in names if PEERS[name].version_command}

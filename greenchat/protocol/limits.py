@@ -63,8 +63,8 @@ RECEIVE_SIZE: Final = 64 * 1024
 """Read from one connection in one turn of the loop, so that nobody's flood keeps others waiting."""
 
 RECEIVE_SIZE_OF_RECORDS: Final = 4 * 1024
-"""The same from one that has not said anything yet, or has just sent records: to decode one costs as much as a hundred
-lines of text, even if it is of no known kind."""
+"""The same from one that has not said anything yet, or has just sent records: to decode one costs as much as some
+eighty lines of text, even if it is of no known kind."""
 
 RECORDS_PER_TURN: Final = 16
 """Handled of one client before the others have a turn; each may cost as much as a hundred messages."""

@@ -29,7 +29,7 @@ def safe_block(block: bytes) -> bytes:
     """
     if b"\r" in block:
         block = block.replace(b"\r\n", b"\n")
-    if block.isascii() and len(block.translate(None, _UNSAFE_ASCII)) == len(block):  # a tenth of what a search takes
+    if block.isascii() and len(block.translate(None, _UNSAFE_ASCII)) == len(block):  # much less than a search takes
         return block
     return _UNSAFE_IN_BLOCK.sub(_visible, block.decode(errors="replace")).encode()
 

@@ -22,11 +22,10 @@ _AT_ONCE: Final = 64
 class Outbox:
     """The way out to one peer; *overflow* gives the last words for a peer that has more than *most* bytes to read."""
 
-    __slots__ = ("_backlog", "_deadline", "_fileno", "_most", "_overflow", "_sock")
+    __slots__ = ("_backlog", "_deadline", "_most", "_overflow", "_sock")
 
     def __init__(self, sock: socket.socket, most: int, overflow: Callable[[], bytes]) -> None:
         self._sock = sock
-        self._fileno = sock._sock.fileno  # type: ignore[attr-defined]  # noqa: SLF001 - what gevent's own calls in turn
         self._most = most
         self._overflow = overflow
         self._backlog: _Backlog | None = None
@@ -51,7 +50,7 @@ class Outbox:
             self._keep(data)
             return
         try:
-            sent = os.write(self._fileno(), data)  # less than half of what the socket's own method costs
+            sent = os.write(self._sock.fileno(), data)  # less than half of what the socket's own method costs
         except BlockingIOError:
             sent = 0
         except OSError:

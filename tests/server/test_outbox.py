@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -191,6 +192,21 @@ def _fails(sock: socket.socket) -> bool:
         return sock.recv(1) == b""
     except ConnectionResetError:
         return True
+
+
+@pytest.mark.parametrize("end", [socket.socket.close, socket.socket.detach])
+def test_nothing_is_written_to_a_descriptor_that_is_no_longer_the_socket_s(
+    ends: Ends, end: Callable[[socket.socket], object]
+) -> None:
+    descriptor = ends.sock.fileno()
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as successor:
+        end(ends.sock)
+        os.dup2(writer, descriptor)
+        os.close(writer)
+        ends.box.write(b"for the peer\n")
+        os.close(descriptor)
+        assert successor.read() == b""
 
 
 def test_peer_that_breaks_while_it_is_behind_ends_the_queue(ends: Ends) -> None:
