@@ -29,7 +29,7 @@ soak: .venv/dev
 
 .venv/run: .venv/bin/python pyproject.toml
 	@echo "setting up .venv, once"
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[secure]'
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml

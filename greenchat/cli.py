@@ -12,13 +12,15 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import gevent
 
 from greenchat.client import ChatClient, Route, Served
 from greenchat.client.program import Program
-from greenchat.errors import ListenError
+from greenchat.client.trust import Trust
+from greenchat.errors import ListenError, SecurityError
 from greenchat.net import is_loopback, raise_descriptor_limit
 from greenchat.protocol.limits import (
     DOWNLOADS,
@@ -31,7 +33,11 @@ from greenchat.protocol.limits import (
     MIN_PORT,
     MIN_RATE,
 )
+from greenchat.security.home import home
+from greenchat.security.keys import key_file
+from greenchat.security.known import Known
 from greenchat.server import ChatServer
+from greenchat.server.certificate import Certificate
 
 __all__ = ["client", "main", "server"]
 
@@ -61,12 +67,30 @@ def server(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
     parser.add_argument("--member-rate", type=_member_rate, metavar="RATE",
                         help="bytes a second that a member may say for long, or 0 for any number"
                         " (64K; on this machine any number)")  # fmt: skip
+    parser.add_argument("--tls", action="store_true", help="encrypt, by a certificate that is made on first use")
+    parser.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="encrypt by this certificate, read again on SIGHUP"
+    )
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, if that is in another file")
+    parser.add_argument("--insecure", action="store_true", help="encrypt nothing, not even beyond this machine")
     options = parser.parse_args(arguments)
+    if options.insecure and (options.tls or options.tls_cert):
+        parser.error("--insecure is the contrary of --tls")
+    if options.tls_key and not options.tls_cert:
+        parser.error("--tls-key is for the certificate of --tls-cert")
     _fill_standard_descriptors()
     raise_descriptor_limit()
     _collect_garbage_seldom()
     _log_to_stderr()
-    chat = ChatServer(options.port, host=options.host, backlog=options.backlog, member_rate=options.member_rate)
+    try:
+        certificate = _certificate(options)
+    except SecurityError as error:
+        _tell(str(error))
+        return 1
+    chat = ChatServer(
+        options.port, host=options.host, backlog=options.backlog, member_rate=options.member_rate,
+        certificate=certificate, insecure=options.insecure,
+    )  # fmt: skip
 
     def end(_number: int) -> None:
         if chat.relaying:
@@ -81,7 +105,10 @@ def server(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
         _tell(str(error))
         return 1
     _tell(f"listening on {' and '.join(chat.hosts)}, port {chat.port}")
-    if not all(map(is_loopback, chat.hosts)):
+    if certificate:
+        _tell(f"encrypted; the fingerprint is {certificate.fingerprint}")
+        gevent.signal_handler(signal.SIGHUP, _load_again, certificate)
+    elif not all(map(is_loopback, chat.hosts)):
         _tell("warning: nothing is encrypted: whoever is on the way can read and change what is said and sent")
     chat.serve_forever()
     return 0
@@ -94,6 +121,12 @@ def client(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
                         help="port to listen on for file requests; 0 picks a free one")  # fmt: skip
     parser.add_argument("-p", dest="port", type=_port, required=True, metavar="PORT", help="port of the chat server")
     parser.add_argument("--host", default="127.0.0.1", help="host of the chat server (%(default)s)")
+    parser.add_argument(
+        "--tls", action="store_true", help="encrypt; on first use the server's fingerprint is remembered"
+    )
+    parser.add_argument("--fingerprint", type=_fingerprint, metavar="SHA256:...",
+                        help="encrypt, and only with the server that has this fingerprint")  # fmt: skip
+    parser.add_argument("--insecure", action="store_true", help="encrypt nothing, not even beyond this machine")
     parser.add_argument("--name", help="your name, instead of the first line of input")
     parser.add_argument(
         "--share",
@@ -109,13 +142,20 @@ def client(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
     parser.add_argument("--limit-rate", type=_rate, metavar="RATE",
                         help="bytes a second to receive, and to send, at most; K, M and G may follow")  # fmt: skip
     options = parser.parse_args(arguments)
+    if options.insecure and (options.tls or options.fingerprint):
+        parser.error("--insecure is the contrary of --tls")
     _fill_standard_descriptors()
+    try:
+        trust = _trust(options)
+    except SecurityError as error:
+        _tell(str(error))
+        return 1
 
     def connect(name: str, on_served: Callable[[Served], None]) -> ChatClient:
         return ChatClient(
             name, options.port, host=options.host, listen=options.listen,
             share=options.share, route=Route(options.transfer), parallel=options.parallel,
-            limit_rate=options.limit_rate, on_served=on_served,
+            limit_rate=options.limit_rate, trust=trust, insecure=options.insecure, on_served=on_served,
         )  # fmt: skip
 
     raise_descriptor_limit()
@@ -123,6 +163,42 @@ def client(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
     _on_signals(lambda number: program.end(128 + number), signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     _on_suspend(program.leave_terminal, program.take_terminal)
     return program.run()
+
+
+def _certificate(options: argparse.Namespace) -> Certificate | None:
+    """What the server shows, if it is to encrypt. Raises `SecurityError`."""
+    if options.tls_cert:
+        return Certificate(options.tls_cert, options.tls_key or options.tls_cert)
+    if options.tls:
+        path = key_file(home() / "server.pem")
+        return Certificate(path, path)
+    return None
+
+
+def _load_again(certificate: Certificate) -> None:
+    try:
+        certificate.load()
+    except SecurityError as error:
+        _tell(f"the certificate stays as it was: {error}")
+    else:
+        _tell(f"the certificate was read again; the fingerprint is {certificate.fingerprint}")
+
+
+def _trust(options: argparse.Namespace) -> Trust | None:
+    """How the client knows its server, if it is to encrypt. Raises `SecurityError`."""
+    if not options.tls and not options.fingerprint:
+        return None
+
+    def on_new(fingerprint: str) -> None:
+        _tell(f"from now on {options.host} port {options.port} is known by its fingerprint {fingerprint}")
+
+    return Trust(Known(home() / "known_servers"), options.fingerprint, on_new)
+
+
+def _fingerprint(text: str) -> str:
+    if re.fullmatch(r"SHA256:[A-Za-z0-9+/]{43}", text):
+        return text
+    raise argparse.ArgumentTypeError(f"{text[:60]!r} is no fingerprint: give the one that the server shows")
 
 
 def _port(text: str) -> int:

@@ -4,7 +4,8 @@
     ├── BadName                    a user or file name that breaks the rules
     ├── ProtocolError              a peer broke the rules of the wire
     ├── ListenError                a port to listen on could not be had
-    ├── ConnectError               the server does not answer, or is not a greenchat server
+    ├── ConnectError               the server does not answer, or is not a greenchat server, or not the one it should be
+    ├── SecurityError              a key or a certificate of this user could not be had
     ├── Refused                    the server answered and said no
     ├── ServerGone                 the connection to the server ended
     └── TransferError              a file did not arrive, or could not be served
@@ -23,6 +24,7 @@ __all__ = [
     "ListenError",
     "ProtocolError",
     "Refused",
+    "SecurityError",
     "ServerGone",
     "TransferError",
     "known",
@@ -47,6 +49,11 @@ class Code(StrEnum):
     SHUTDOWN = "shutdown"
     SERVER_GONE = "server-gone"
     CANNOT_LISTEN = "cannot-listen"
+    # encryption
+    TLS_REQUIRED = "tls-required"
+    BAD_TLS = "bad-tls"
+    UNTRUSTED = "untrusted"
+    BAD_KEY = "bad-key"
     # asking for a file
     BAD_FILE_NAME = "bad-file-name"
     UNKNOWN_OWNER = "unknown-owner"
@@ -85,6 +92,10 @@ _SENTENCES = {
     Code.SHUTDOWN: "the server is shutting down",
     Code.SERVER_GONE: "the connection to the server is lost",
     Code.CANNOT_LISTEN: "the port cannot be listened on: give another",
+    Code.TLS_REQUIRED: "this server takes encrypted connections only: give --tls",
+    Code.BAD_TLS: "the encryption was broken or tampered with, or is too old",
+    Code.UNTRUSTED: "the other side is not who it should be",
+    Code.BAD_KEY: "a key or a certificate cannot be used",
     Code.BAD_FILE_NAME: "that file name is not allowed: give a plain name without a directory",
     Code.UNKNOWN_OWNER: "no user of that name is here",
     Code.OWN_FILE: "that file is your own",
@@ -146,6 +157,10 @@ class ListenError(GreenchatError):
 
 class ConnectError(GreenchatError):
     """The server does not answer, or what answers is not a greenchat server."""
+
+
+class SecurityError(GreenchatError):
+    """A key or a certificate of this user could not be had; the text names the file, and is for this user alone."""
 
 
 class Refused(GreenchatError):

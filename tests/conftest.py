@@ -21,7 +21,12 @@ from greenchat.protocol.records import Hello, Record, Welcome, decode, encode
 R = TypeVar("R", bound=Record)
 
 # The tests run with gevent and pytest alone, but for those that need more.
-MORE = {"hypothesis": "from hypothesis import", "pyte": "from emulator import", "rich": "from rich."}
+MORE = {
+    "cryptography": "from credentials import",
+    "hypothesis": "from hypothesis import",
+    "pyte": "from emulator import",
+    "rich": "from rich.",
+}
 missing = [line for library, line in MORE.items() if not find_spec(library)]
 tests = Path(__file__).parent.rglob("test_*.py")
 collect_ignore = [str(path) for path in tests if any(line in path.read_text() for line in missing)]

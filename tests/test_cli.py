@@ -49,6 +49,11 @@ def test_help_is_on_standard_output(
         (cli.client, ["-l", "0", "-p", "6001", "--limit-rate", "fast"]),
         (cli.client, ["-l", "0", "-p", "6001", "--limit-rate", "1\n2"]),
         (cli.client, ["-l", "0", "-p", "6001", "--share", ""]),
+        (cli.client, ["-l", "0", "-p", "6001", "--fingerprint", "SHA256:short"]),
+        (cli.client, ["-l", "0", "-p", "6001", "--tls", "--insecure"]),
+        (cli.server, ["0", "--tls", "--insecure"]),
+        (cli.server, ["0", "--tls-cert", "file", "--insecure"]),
+        (cli.server, ["0", "--tls", "--tls-key", "file"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value.__name__,
 )

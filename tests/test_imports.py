@@ -31,9 +31,15 @@ STRANGERS = {
     "server": ["client", "cli"],
     "client": ["server", "cli"],
     "transfer": ["server", "client", "cli"],
-    "protocol": ["server", "client", "transfer", "cli"],
+    "security": ["server", "client", "transfer", "cli", "net"],
+    "protocol": ["server", "client", "transfer", "security", "cli"],
 }
-OPTIONAL = {"blake3": "transfer/digest.py", "rich": "client/bars.py"}
+OPTIONAL = {
+    "blake3": "transfer/digest.py",
+    "cryptography": "security/keys.py",
+    "platformdirs": "security/home.py",
+    "rich": "client/bars.py",
+}
 """Packages that make something better where they are installed, each with the only place that may know it."""
 IMPURE_BUILTINS = {"__import__", "breakpoint", "eval", "exec", "input", "open", "print"}
 

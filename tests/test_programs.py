@@ -507,6 +507,12 @@ def test_row_35_an_unread_output_does_not_stop_files(
         (["ChatServer.py", "70000"], 2, "'70000' is no port: give a number from 0 to 65535"),
         (["ChatServer.py", "{taken}"], 1, "port {taken} is in use: give another, or 0 for any that is free"),
         (["ChatServer.py", "0", "--host", "192.0.2.1"], 1, "192.0.2.1 is no address of this machine: give one that is"),
+        (
+            ["ChatServer.py", "0", "--host", "0.0.0.0"],
+            1,
+            "at 0.0.0.0 nothing would be encrypted: give --tls, or else --ins",
+        ),
+        (["ChatServer.py", "0", "--tls-cert", "/none"], 1, "cannot use /none and /none: no such file or directory"),
         (["ChatClient.py", "-l", "0"], 2, "the following arguments are required: -p"),
         (["ChatClient.py", "-l", "x", "-p", "{taken}"], 2, "'x' is no port: give a number from 0 to 65535"),
         (["ChatClient.py", "-l", "70000", "-p", "{taken}"], 2, "'70000' is no port"),
@@ -562,7 +568,7 @@ def test_the_package_runs_both_programs(stack: ExitStack, tmp_path: Path) -> Non
 
 
 def test_exposing_the_server_is_warned_of(stack: ExitStack) -> None:
-    server = stack.enter_context(Server("--host", "0.0.0.0"))
+    server = stack.enter_context(Server("--host", "0.0.0.0", "--insecure"))
     server.err.wait_for("warning: nothing is encrypted")
     assert server.err.lines[0] == f"listening on 0.0.0.0, port {server.port}"
 

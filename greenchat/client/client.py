@@ -12,9 +12,10 @@ from gevent.event import AsyncResult
 from greenchat.client.downloads import Downloads, Received
 from greenchat.client.inbox import Inbox
 from greenchat.client.routes import Route, Routes
-from greenchat.client.session import Session
+from greenchat.client.session import Session, connect
+from greenchat.client.trust import Trust
 from greenchat.client.uploads import Served, Uploads
-from greenchat.errors import Code, GreenchatError, ServerGone, known, sentence
+from greenchat.errors import Code, ConnectError, GreenchatError, ServerGone, known, sentence
 from greenchat.net import LOOPBACK, is_loopback
 from greenchat.protocol.limits import DOWNLOADS, GOODBYE_SECONDS, MAX_DOWNLOADS, MIN_RATE
 from greenchat.protocol.names import user_name
@@ -50,6 +51,8 @@ class ChatClient:
     their owners are reached, *parallel* how many files are fetched at once (up to `limits.MAX_DOWNLOADS`; the rest
     wait), and *limit_rate* how many bytes a second all together may be received, and as many sent (from
     `limits.MIN_RATE`; None: any number). *on_served* is called after each file that somebody fetched from here.
+    With *trust* the connection to the server is encrypted, and has to be to the right one; without, the server has to
+    be on this machine, unless *insecure* says that anybody on the way may read and change what is said and sent.
     A context manager connects and closes:
 
         with ChatClient("ann", port=6001) as ann:
@@ -71,6 +74,8 @@ class ChatClient:
         route: Route = Route.AUTO,
         parallel: int = DOWNLOADS,
         limit_rate: int | None = None,
+        trust: Trust | None = None,
+        insecure: bool = False,
         on_served: Callable[[Served], object] = _ignore,
     ) -> None:
         if not 1 <= parallel <= MAX_DOWNLOADS:
@@ -82,6 +87,8 @@ class ChatClient:
         self.moving = Traffic(limit_rate)
         """What is being fetched and served at this moment, oldest first."""
         self._server = (host, port)
+        self._trust = trust
+        self._insecure = insecure
         self._share_directory = Path(share)
         self._into = Path(into)
         self._on_served = on_served
@@ -96,8 +103,8 @@ class ChatClient:
     def start(self) -> None:
         """Connect, listen for file requests, and join the room under the name.
 
-        Raises `BadName`, `ConnectError`, `ListenError`, `Refused`, `ServerGone`, or `TransferError` if the share cannot
-        be opened; and `RuntimeError` the second time, because a client starts once.
+        Raises `BadName`, `ConnectError`, `ListenError`, `ProtocolError`, `Refused`, `SecurityError`, `ServerGone`, or
+        `TransferError` if the share cannot be opened; and `RuntimeError` the second time, because a client starts once.
         """
         if self._session is not None or self._closing:
             raise RuntimeError("a client starts once: make another")
@@ -107,7 +114,7 @@ class ChatClient:
             undo.callback(share.close)
             self._destination = Destination(self._into)
             undo.callback(self._destination.close)
-            session = self._session = Session(*self._server)
+            session = self._session = self._connect()
             undo.callback(session.close)
             self._uploads = Uploads(share, self._tell, self._on_served, self.moving, server=self._server)
             undo.callback(self._uploads.close)
@@ -118,6 +125,18 @@ class ChatClient:
             receiver = gevent.spawn(self._receive, session)
             undo.callback(receiver.kill)
             self._resources = undo.pop_all()
+
+    def _connect(self) -> Session:
+        if self._trust:
+            return Session(*self._trust.reach(*self._server))
+        sock = connect(*self._server)
+        if not self._insecure and not is_loopback(sock.getpeername()[0]):
+            sock.close()
+            raise ConnectError(
+                Code.TLS_REQUIRED,
+                f"to {self._server[0]} nothing would be encrypted: give --tls, or else --insecure",
+            )
+        return Session(sock)
 
     def send(self, text: str) -> None:
         """Say *text*, one line, to everyone else. Raises `ProtocolError` if it is too long, or `ServerGone`."""

@@ -14,6 +14,7 @@ from greenchat.protocol import records
 from greenchat.protocol.limits import CONNECT_SECONDS, MAX_PORT, RECEIVE_SIZE, SEND_SECONDS
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import VERSION, ClientWire, Event, Failure
+from greenchat.security.tls import Tls
 
 __all__ = ["Session", "connect"]
 
@@ -35,10 +36,11 @@ def connect(host: str, port: int, seconds: float = CONNECT_SECONDS) -> socket.so
 
 
 class Session:
-    """One connection to a server; any greenlet may send, one receives."""
+    """One connection to a server, perhaps encrypted; any greenlet may send, one receives."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._sock = connect(host, port)
+    def __init__(self, sock: socket.socket, tls: Tls | None = None) -> None:
+        self._sock = sock
+        self._tls = tls
         self._reader = Reader(self._sock)
         self._wire = ClientWire()
         self._events = self._receive()
@@ -68,7 +70,7 @@ class Session:
         with self._sending:
             try:
                 with gevent.Timeout(SEND_SECONDS, TimeoutError()):
-                    self._sock.sendall(line)
+                    self._sock.sendall(self._tls.seal(line) if self._tls else line)
             except OSError:
                 self._abort()
                 raise ServerGone(Code.SERVER_GONE, "the server is gone") from None
@@ -86,7 +88,7 @@ class Session:
 
     def _receive(self) -> Generator[Event]:
         while data := self._reader.read(RECEIVE_SIZE):
-            yield from self._wire.receive(data)
+            yield from self._wire.receive(self._tls.receive(data) if self._tls else data)
 
     def finish(self) -> None:
         """Send nothing more; what was sent arrives, and then the server ends the connection, and so the events."""

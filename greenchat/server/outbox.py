@@ -22,9 +22,11 @@ _AT_ONCE: Final = 64
 class Outbox:
     """The way out to one peer; *overflow* gives the last words for a peer that has more than *most* bytes to read."""
 
-    __slots__ = ("_backlog", "_deadline", "_most", "_overflow", "_sock")
+    __slots__ = ("_backlog", "_deadline", "_most", "_overflow", "_sock", "seal")
 
     def __init__(self, sock: socket.socket, most: int, overflow: Callable[[], bytes]) -> None:
+        self.seal: Callable[[bytes], bytes] | None = None
+        """What makes of lines what is sent, on an encrypted connection; set before there are any."""
         self._sock = sock
         self._most = most
         self._overflow = overflow
@@ -49,6 +51,8 @@ class Outbox:
         if self._backlog is not None or self._deadline is not None:
             self._keep(data)
             return
+        if self.seal is not None:
+            data = self.seal(data)
         try:
             sent = os.write(self._sock.fileno(), data)  # less than half of what the socket's own method costs
         except BlockingIOError:
@@ -56,8 +60,7 @@ class Outbox:
         except OSError:
             return  # the peer is gone, and the one who reads from it will find out
         if sent < len(data):
-            self._backlog = _Backlog(self._sock, self._caught_up)
-            self._backlog.add(memoryview(data)[sent:])
+            self._fall_behind(memoryview(data)[sent:])
 
     def finish(self, last_words: bytes) -> None:
         """Send *last_words*, and then end the connection: in peace if the peer reads, at a deadline if not."""
@@ -86,6 +89,13 @@ class Outbox:
         else:
             self._backlog.drop_lines()
             self.finish(self._overflow())
+
+    def _fall_behind(self, rest: memoryview) -> None:
+        if self.seal is None:
+            self._backlog = _Backlog(self._sock, self._caught_up)
+            self._backlog.add(rest)
+        else:
+            self._backlog = _SealedBacklog(self._sock, self._caught_up, self.seal, rest)
 
     def _caught_up(self) -> None:
         self._backlog = None
@@ -129,15 +139,19 @@ class _Backlog:
     def _drain(self) -> None:
         writable = get_hub().loop.io(self._sock.fileno(), WRITE)
         try:
-            while self._blocks:
+            while self.size:
                 get_hub().wait(writable)
-                self._remove(os.writev(self._sock.fileno(), list(islice(self._blocks, _AT_ONCE))))
+                self._send()
         except OSError:
             pass  # as in Outbox: it is found out elsewhere
         finally:
             writable.stop()
             writable.close()
         self._on_end()
+
+    def _send(self) -> None:
+        """What the socket takes now."""
+        self._remove(os.writev(self._sock.fileno(), list(islice(self._blocks, _AT_ONCE))))
 
     def _remove(self, sent: int) -> None:
         self.size -= sent
@@ -147,3 +161,32 @@ class _Backlog:
                 self._blocks.appendleft(memoryview(first)[sent:])
                 return
             sent -= len(first)
+
+
+class _SealedBacklog(_Backlog):
+    """The same on an encrypted connection: what has been sealed, such as *rest*, can only be sent whole."""
+
+    def __init__(
+        self, sock: socket.socket, on_end: Callable[[], object], seal: Callable[[bytes], bytes], rest: memoryview
+    ) -> None:
+        super().__init__(sock, on_end)
+        self.size = len(rest)
+        self._seal = seal
+        self._sealed = rest
+
+    def drop_lines(self) -> None:
+        """Drop all that the peer has no part of."""
+        self._blocks.clear()
+        self.size = len(self._sealed)
+
+    def _send(self) -> None:
+        if not self._sealed:
+            self._seal_some()
+        sent = os.write(self._sock.fileno(), self._sealed)
+        self._sealed = self._sealed[sent:]
+        self.size -= sent
+
+    def _seal_some(self) -> None:
+        blocks = [self._blocks.popleft() for _ in range(min(_AT_ONCE, len(self._blocks)))]
+        self._sealed = memoryview(self._seal(b"".join(blocks)))
+        self.size += len(self._sealed) - sum(map(len, blocks))

@@ -9,11 +9,12 @@ from gevent import socket
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
-from greenchat.errors import Code, Refused
-from greenchat.net import LOOPBACK, Listener, listen, send_now
+from greenchat.errors import Code, ListenError, Refused
+from greenchat.net import LOOPBACK, Listener, is_loopback, listen, send_now
 from greenchat.protocol.limits import DRAIN_SECONDS, FLUSH_SECONDS, HIGH_WATERMARK
 from greenchat.protocol.wire import ServerWire
 from greenchat.server.admission import Admission
+from greenchat.server.certificate import Certificate
 from greenchat.server.directory import Directory
 from greenchat.server.relay import RelayRoom
 from greenchat.server.room import Room
@@ -34,20 +35,26 @@ class ChatServer:
 
     A member for whom more than *backlog* bytes wait is dropped. One that says more than *member_rate* bytes a second
     for long has to wait; 0 is any number, and None is `limits.MEMBER_RATE`, but any number on this machine.
+    With a *certificate* all chat is encrypted; without, the server has to be on this machine alone, unless *insecure*
+    says that anybody on the way may read and change what is said and sent.
     What happens to members is logged under ``greenchat.server``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one option of the program
         self,
         port: int = 0,
         *,
         host: str | None = None,
         backlog: int = HIGH_WATERMARK,
         member_rate: int | None = None,
+        certificate: Certificate | None = None,
+        insecure: bool = False,
     ) -> None:
         self.port = port
         self._backlog = backlog
         self._member_rate = member_rate
+        self._certificate = certificate
+        self._insecure = insecure
         self._hosts = LOOPBACK if host is None else (host,)
         self._listeners: list[Listener] = []
         self._sessions: dict[Session, gevent.Greenlet[..., object]] = {}
@@ -60,11 +67,20 @@ class ChatServer:
         sockets = listen(self._hosts, self.port)
         self.port = sockets[0].getsockname()[1]
         self.hosts = tuple(sock.getsockname()[0] for sock in sockets)
+        if not self._certificate and not self._insecure and not all(map(is_loopback, self.hosts)):
+            for sock in sockets:
+                sock.close()
+            raise ListenError(
+                Code.TLS_REQUIRED,
+                f"at {self.hosts[0]} nothing would be encrypted: give --tls, or else --insecure",
+            )
         self._relay = RelayRoom()
         self._room = Room()
         directory: Directory[Party] = Directory()
         self._office = TicketOffice(directory, self._relay)
-        self._house = House(Admission(), self._room, directory, self._office, self._backlog, self._member_rate)
+        self._house = House(
+            Admission(), self._room, directory, self._office, self._backlog, self._member_rate, self._certificate
+        )
         self._listeners = [Listener(sock, self._accept) for sock in sockets]
         for listener in self._listeners:
             listener.start()

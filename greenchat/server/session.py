@@ -1,13 +1,15 @@
 """One connected peer, from its first line to its last: a guest, a client, or one side of a relayed transfer."""
 
+import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import gevent
 from gevent import socket
+from gevent.lock import BoundedSemaphore
 
 from greenchat.errors import Code, GreenchatError, ProtocolError
-from greenchat.net import Reader, network, next_turn, plain_host
+from greenchat.net import Reader, network, next_turn, plain_host, send_now
 from greenchat.protocol.limits import (
     BURST_SECONDS,
     HELLO_SECONDS,
@@ -20,7 +22,9 @@ from greenchat.protocol.limits import (
 from greenchat.protocol.records import SOH, Get, Have, Hello, Record, Refuse, Relay, encode
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import Event, Failure, Guest, ServerWire, Text
+from greenchat.security.tls import HANDSHAKE, Tls
 from greenchat.server.admission import Admission
+from greenchat.server.certificate import Certificate
 from greenchat.server.directory import Directory
 from greenchat.server.outbox import Outbox
 from greenchat.server.room import Room
@@ -44,6 +48,10 @@ class House:
     """Bytes that may wait for a member that reads slowly."""
     member_rate: int | None
     """Bytes a second that a member may say, or 0 for any number; None: the usual, and any number on this machine."""
+    certificate: Certificate | None
+    """Without one, nothing is encrypted."""
+    handshaking: BoundedSemaphore = field(default_factory=BoundedSemaphore)
+    """For one connection at a time: a step takes a good part of a millisecond."""
 
     def limit(self, host: str) -> RateLimit | None:
         """What slows down a member from *host*, if anything does."""
@@ -56,7 +64,19 @@ class House:
 class Session:
     """One connection; it is a member of the room and a party to transfers while its name is its own."""
 
-    __slots__ = ("_house", "_joined", "_limit", "_outbox", "_sock", "_wire", "deliver", "host", "listen", "name")
+    __slots__ = (
+        "_house",
+        "_joined",
+        "_limit",
+        "_outbox",
+        "_sock",
+        "_tls",
+        "_wire",
+        "deliver",
+        "host",
+        "listen",
+        "name",
+    )
 
     def __init__(self, house: House, sock: socket.socket, host: str) -> None:
         self.name = ""
@@ -65,6 +85,7 @@ class Session:
         self._house = house
         self._sock = sock
         self._joined = False
+        self._tls: Tls | None = None
         self._wire = ServerWire()
         self._limit = house.limit(self.host)
         self._outbox = Outbox(sock, house.backlog, self._too_slow)
@@ -111,7 +132,7 @@ class Session:
                 return
         self._handle_all(events)
         size = RECEIVE_SIZE_OF_RECORDS
-        while data := reader.read(size):
+        while data := self._read(reader, size):
             size = RECEIVE_SIZE_OF_RECORDS if SOH in data else RECEIVE_SIZE
             self._handle_all(self._wire.receive(data))
             if self._limit:  # who says too much is not read from for a while, and so has to wait; nothing is lost
@@ -123,14 +144,52 @@ class Session:
         deadline = gevent.Timeout(HELLO_SECONDS)
         try:
             with deadline:
-                while not events and (data := reader.read(RECEIVE_SIZE_OF_RECORDS)):
-                    events = self._wire.receive(data)
+                data = self._begin(reader)
+                while data and not (events := self._wire.receive(data)):
+                    data = self._read(reader, RECEIVE_SIZE_OF_RECORDS)
         except gevent.Timeout as timeout:
             if timeout is not deadline:
                 raise
             raise ProtocolError(Code.HELLO_LATE) from None
         self._house.admission.known(self)
+        self._check_encrypted(events)
         return events
+
+    def _begin(self, reader: Reader) -> bytes:
+        """What comes first: its first byte, and nothing later, decides whether the connection is encrypted."""
+        data = reader.read(RECEIVE_SIZE_OF_RECORDS)
+        if self._house.certificate is None or not data.startswith(HANDSHAKE):
+            return data
+        self._tls = Tls(self._house.certificate.context)
+        self._outbox.seal = self._tls.seal
+        return self._open(self._tls, data) or self._read(reader, RECEIVE_SIZE_OF_RECORDS)
+
+    def _read(self, reader: Reader, size: int) -> bytes:
+        """What comes next, nothing at the end."""
+        while data := reader.read(size):
+            opened = self._open(self._tls, data) if self._tls else data
+            if opened:
+                return opened
+        return b""
+
+    def _open(self, tls: Tls, data: bytes) -> bytes:
+        if tls.established:
+            return tls.receive(data)
+        with self._house.handshaking:
+            next_turn()
+        try:
+            return tls.receive(data)
+        finally:
+            with contextlib.suppress(OSError):  # it may be gone already
+                send_now(self._sock, tls.outgoing())
+
+    def _check_encrypted(self, events: list[Event]) -> None:
+        """A relay's connection is plain here: what goes through it is encrypted by its ends."""
+        relayed = any(isinstance(event, Relay) for event in events)
+        if self._tls and relayed:
+            raise ProtocolError(Code.UNEXPECTED)
+        if self._house.certificate and not self._tls and events and not relayed:
+            raise ProtocolError(Code.TLS_REQUIRED)
 
     def _join(self, name: str) -> None:
         self.name = name

@@ -17,7 +17,7 @@ class Both:
     """A client's session, and the server's end of it."""
 
     def __init__(self, stub: Stub) -> None:
-        self.session = Session("127.0.0.1", stub.port)
+        self.session = Session(connect("127.0.0.1", stub.port))
         self.server = stub.accept()
 
     def answered(self, answer: bytes) -> str:
@@ -193,7 +193,7 @@ def test_local_host_is_where_the_server_sees_us(both: Both) -> None:
 
 
 def test_closing_ends_the_connection(stub: Stub) -> None:
-    one = Session("127.0.0.1", stub.port)
+    one = Session(connect("127.0.0.1", stub.port))
     server: Wire = stub.accept()
     one.close()
     assert server.rest() == b""

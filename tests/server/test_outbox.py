@@ -28,6 +28,10 @@ class Ends:
         self.box = Outbox(self.sock, MOST, lambda: OVERFLOW)
         self.sent = b""
 
+    def seal(self) -> None:
+        """From now on each piece has its size before it, which stands for encryption: only whole ones can be opened."""
+        self.box.seal = lambda data: len(data).to_bytes(4) + data
+
     @property
     def waiting(self) -> int:
         """Bytes in the queue."""
@@ -252,3 +256,57 @@ def test_bytes_for_those_who_are_behind_are_not_copied(ends: Ends) -> None:
     ends.write(block)
     assert ends.box._backlog is not None
     assert ends.box._backlog._blocks[-1] is block
+
+
+# --- encrypted --------------------------------------------------------------------------------
+
+
+def opened(sealed: bytes) -> bytes:
+    """What the pieces hold, all of which have to be whole."""
+    content = b""
+    while sealed:
+        size = int.from_bytes(sealed[:4])
+        assert len(sealed) >= 4 + size
+        content, sealed = content + sealed[4 : 4 + size], sealed[4 + size :]
+    return content
+
+
+def test_sealed_lines_are_sent_in_order(ends: Ends) -> None:
+    ends.seal()
+    ends.write(b"first\n")
+    ends.fill()
+    for number in range(1000):
+        ends.write(LINE % number)
+    ends.box.finish(b"bye\n")
+    assert opened(ends.peer.rest()) == ends.sent + b"bye\n"
+
+
+def test_row_28_what_is_sealed_already_is_sent_whole_before_the_last_words(ends: Ends) -> None:
+    ends.seal()
+    ends.fill()
+    while not ends.box.finished:
+        ends.write(LINE % len(ends.sent) * 1000)
+    told = opened(ends.peer.rest())
+    assert told.endswith(OVERFLOW)
+    assert ends.sent.startswith(told.removesuffix(OVERFLOW))
+
+
+def test_row_28_sealed_backlog_is_bounded(ends: Ends) -> None:
+    ends.seal()
+    ends.fill()
+    most = 0
+    while not ends.box.finished:
+        ends.write(LINE % len(ends.sent) * 1000)
+        most = max(most, ends.waiting)
+    assert MOST < most < MOST + 2 * len(LINE % 0 * 1000)
+
+
+def test_sealed_backlog_that_was_sent_is_gone(ends: Ends) -> None:
+    ends.seal()
+    ends.fill()
+    ends.write(b"last\n")
+    reading = gevent.spawn(ends.peer.rest)
+    until(lambda: not ends.box._backlog)
+    ends.write(b"direct\n")
+    ends.box.finish(b"bye\n")
+    assert opened(reading.get()) == ends.sent + b"bye\n"

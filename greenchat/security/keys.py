@@ -1,0 +1,78 @@
+"""Keys of one's own, each in a file with a certificate that it signed itself."""
+
+import contextlib
+import os
+import secrets
+import ssl
+import stat
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from greenchat.errors import Code, SecurityError
+
+with contextlib.suppress(ImportError):
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+__all__ = ["certificate_in", "key_file"]
+
+_SUBJECT: Final = "greenchat"
+"""Whose certificate it is in its own words: nobody's, because it is known by its fingerprint alone."""
+
+_FROM: Final = datetime(2020, 1, 1)  # noqa: DTZ001 - X.509 has no other time than UTC
+_UNTIL: Final = datetime(9999, 12, 31, 23, 59, 59)  # noqa: DTZ001 - the same
+"""It never expires (RFC 5280, section 4.1.2.5): to those who know it, another would be a stranger's."""
+
+
+def key_file(path: Path) -> Path:
+    """*path*, where a key is made if there is none yet. Raises `SecurityError` if it cannot be had, or is no secret."""
+    try:
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _keep(_new_key(), path)
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise SecurityError(Code.BAD_KEY, f"{path} can be read by others: make it yours alone (chmod 600)")
+    except OSError as error:
+        raise SecurityError(
+            Code.BAD_KEY, f"cannot have a key in {path}: {os.strerror(error.errno or 0).lower()}"
+        ) from None
+    return path
+
+
+def certificate_in(path: Path) -> bytes:
+    """The first certificate in the PEM file *path*, in DER. Raises `SecurityError`."""
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    with contextlib.suppress(OSError, ValueError):
+        _, _, after = path.read_text("ascii").partition(begin)
+        if der := ssl.PEM_cert_to_DER_cert(f"{begin}{after.partition(end)[0]}{end}"):
+            return der
+    raise SecurityError(Code.BAD_KEY, f"there is no certificate in {path}")
+
+
+def _new_key() -> bytes:
+    """A key and its certificate, in PEM. The same key would always have the same certificate."""
+    try:
+        key = Ed25519PrivateKey.generate()
+    except NameError:
+        raise SecurityError(Code.BAD_KEY, "to make keys, install greenchat[secure]") from None
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, _SUBJECT)])
+    certificate = x509.CertificateBuilder(name, name, key.public_key(), 1, _FROM, _UNTIL).sign(key, None)
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return secret + certificate.public_bytes(Encoding.PEM)
+
+
+def _keep(content: bytes, path: Path) -> None:
+    """Have *content* in *path* whole, or not at all; if somebody else was faster, theirs stays."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink()

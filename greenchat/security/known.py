@@ -1,0 +1,45 @@
+"""Those met before, each with the fingerprint that it had then, as ssh keeps known hosts: a file of lines."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from greenchat.errors import Code, SecurityError
+
+__all__ = ["BY_AUTHORITIES", "Known"]
+
+BY_AUTHORITIES: Final = "authorities"
+"""Kept instead of a fingerprint for who was vouched for by this system's authorities, and has to be again."""
+
+
+class Known:
+    """The file *path*: on each line a fingerprint, a space, and whose it is. The last line about somebody counts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def find(self, who: str) -> str | None:
+        """The fingerprint of *who*. Raises `SecurityError` if the file can't be read."""
+        try:
+            lines = self.path.read_text("utf-8", "replace").split("\n")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._error(error) from None
+        found = [mark for mark, _, name in (line.partition(" ") for line in lines) if name == who]
+        return found[-1] if found else None
+
+    def add(self, who: str, mark: str) -> None:
+        """Remember *who*, a name without line ends, by the fingerprint *mark*. Raises `SecurityError`."""
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, f"{mark} {who}\n".encode())  # in one piece, because others may add to it, too
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise self._error(error) from None
+
+    def _error(self, error: OSError) -> SecurityError:
+        return SecurityError(Code.BAD_KEY, f"cannot use {self.path}: {os.strerror(error.errno or 0).lower()}")

@@ -1,0 +1,134 @@
+"""One side of a TLS 1.3 connection as bytes in and bytes out; no socket is known here."""
+
+import contextlib
+import hashlib
+import ssl
+from base64 import b64encode
+from pathlib import Path
+from typing import Final
+
+from greenchat.errors import Code, ConnectError, ProtocolError
+
+__all__ = ["ALERT", "HANDSHAKE", "Tls", "client_context", "fingerprint", "server_context"]
+
+HANDSHAKE: Final = b"\x16"
+"""The first byte of an encrypted connection, and of no plain one (RFC 8446, section 5.1)."""
+
+ALERT: Final = b"\x15"
+"""The first byte of a refusal."""
+
+_RECORD: Final = 16 * 1024
+"""Bytes that one read can give: a TLS record has no more (RFC 8446, section 5.1)."""
+
+
+def fingerprint(certificate: bytes) -> str:
+    """The SHA-256 of *certificate*, in DER, in the form that ssh-keygen has for keys."""
+    return f"SHA256:{b64encode(hashlib.sha256(certificate).digest()).decode().rstrip('=')}"
+
+
+def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """For a server that shows *certificate*, in PEM, perhaps with its chain. Raises `OSError` if it cannot be had.
+
+    There are no session tickets: to resume would save clients little, and they would cost every connection a kilobyte.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    context.load_cert_chain(certificate, key, password=_no_password)
+    return context
+
+
+def _no_password() -> str:
+    return ""  # rather than to ask on the terminal, and to wait there
+
+
+def client_context(*, vouched: bool) -> ssl.SSLContext:
+    """For a client that takes only who is *vouched* for by this system's authorities, or else looks for itself."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if vouched:
+        context.load_default_certs()
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class Tls:
+    """Seals what is to be sent and opens what was received.
+
+    A client names the *host* that it expects, and begins: what `outgoing` has is for the peer, from the start and after
+    each `receive`, until the connection is `established`. Then it goes with what is sealed.
+    """
+
+    __slots__ = ("_incoming", "_outgoing", "_ssl", "ended", "established")
+
+    def __init__(self, context: ssl.SSLContext, host: str | None = None) -> None:
+        self.established = False
+        """Whether the two have agreed, so that something can be said."""
+        self.ended = False
+        """Whether the peer has said that nothing more will come."""
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=host is None, server_hostname=host)
+        if host is not None:
+            self._shake_hands()
+
+    def receive(self, data: bytes) -> bytes:
+        """What *data* says, which may be nothing yet.
+
+        Raises `ProtocolError` if it is not TLS 1.3 or was tampered with, or `ConnectError` if the peer is not whom the
+        context trusts; `outgoing` may have last words then.
+        """
+        self._incoming.write(data)
+        if not self.established:
+            self._shake_hands()
+        elif self._outgoing.pending > _RECORD:  # it asks for new keys, again and again
+            raise ProtocolError(Code.BAD_TLS)
+        return b"".join(self._open()) if self.established else b""
+
+    def seal(self, data: bytes) -> bytes:
+        """What to send so that the peer receives *data*: nothing yet before the connection is `established`.
+
+        After it broke only what `outgoing` has.
+        """
+        if not self.established:
+            return b""
+        with contextlib.suppress(ssl.SSLError):
+            self._ssl.write(data)
+        return self._outgoing.read()
+
+    def outgoing(self) -> bytes:
+        """What the connection itself has to tell the peer."""
+        return self._outgoing.read()
+
+    def peer(self) -> bytes:
+        """The peer's certificate, in DER; nothing if it showed none."""
+        return self._ssl.getpeercert(binary_form=True) or b""
+
+    def _shake_hands(self) -> None:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            try:
+                self._ssl.do_handshake()
+            except ssl.SSLCertVerificationError as error:
+                raise ConnectError(
+                    Code.UNTRUSTED, f"the server's certificate is refused: {error.verify_message}"
+                ) from None
+            except ssl.SSLWantReadError:
+                raise
+            except ssl.SSLError:
+                raise ProtocolError(Code.BAD_TLS) from None
+            self.established = True
+
+    def _open(self) -> "list[bytes]":
+        opened = []
+        try:
+            while data := self._ssl.read(_RECORD):
+                opened.append(data)
+            self.ended = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+        except ssl.SSLError:
+            raise ProtocolError(Code.BAD_TLS) from None
+        return opened

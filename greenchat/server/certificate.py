@@ -1,0 +1,42 @@
+"""What a server shows to prove who it is; it can be exchanged while the server runs."""
+
+import os
+import ssl
+from pathlib import Path
+
+from greenchat.errors import Code, SecurityError
+from greenchat.security.keys import certificate_in
+from greenchat.security.tls import fingerprint, server_context
+
+__all__ = ["Certificate"]
+
+
+class Certificate:
+    """A certificate and its key, in PEM, in two files or in one. Raises `SecurityError`, as `load` does."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._certificate, self._key = certificate, key
+        self.load()
+
+    def load(self) -> None:
+        """Take what is in the files now, for connections to come. If it raises `SecurityError`, nothing has changed."""
+        try:
+            context = server_context(self._certificate, self._key)
+        except OSError as error:  # ssl.SSLError is one
+            reason = (
+                "they are not a certificate and its key"
+                if isinstance(error, ssl.SSLError)
+                else os.strerror(error.errno or 0)
+            )
+            raise SecurityError(
+                Code.BAD_KEY, f"cannot use {self._certificate} and {self._key}: {reason.lower()}"
+            ) from None
+        self.der = certificate_in(self._certificate)
+        """The certificate alone."""
+        self.context = context
+        """For each new connection."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What people compare."""
+        return fingerprint(self.der)

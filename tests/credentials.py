@@ -1,0 +1,57 @@
+"""Certificates for tests, and peers that speak TLS as OpenSSL does without any of our own code."""
+
+import datetime as dt
+import ssl
+from ipaddress import ip_address
+from pathlib import Path
+
+from conftest import Wire
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from gevent import socket
+from gevent import ssl as green_ssl
+
+from greenchat.security.keys import key_file
+from greenchat.server.certificate import Certificate
+
+
+def new_certificate(path: Path) -> Certificate:
+    """One that signed itself, with its key in *path*."""
+    key_file(path)
+    return Certificate(path, path)
+
+
+def encrypted(port: int) -> Wire:
+    """A peer of whatever listens there, by gevent's own TLS; it takes any certificate."""
+    context = green_ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return Wire.over(context.wrap_socket(socket.create_connection(("127.0.0.1", port))))
+
+
+class Authority:
+    """A certificate authority that a test may trust: *path* is where its certificate is."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._key = Ed25519PrivateKey.generate()
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a test's authority")])
+        constraints = x509.BasicConstraints(ca=True, path_length=None)
+        path.write_bytes(self._sign(self._key, self._name, constraints).public_bytes(Encoding.PEM))
+
+    def certify(self, path: Path, host: str) -> Certificate:
+        """A certificate for *host*, a numeric address, with its key in *path*."""
+        key = Ed25519PrivateKey.generate()
+        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))])
+        certificate = self._sign(key, x509.Name([]), names)
+        secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        path.write_bytes(secret + certificate.public_bytes(Encoding.PEM))
+        return Certificate(path, path)
+
+    def _sign(self, key: Ed25519PrivateKey, subject: x509.Name, extension: x509.ExtensionType) -> x509.Certificate:
+        now, day = dt.datetime.now(dt.UTC), dt.timedelta(days=1)
+        builder = x509.CertificateBuilder(
+            self._name, subject, key.public_key(), x509.random_serial_number(), now - day, now + day
+        ).add_extension(extension, critical=True)
+        return builder.sign(self._key, None)

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+
+from greenchat.errors import Code, SecurityError
+from greenchat.security.known import Known
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Known:
+    return Known(tmp_path / "home" / "known_servers")
+
+
+def test_nobody_is_known_at_first(known: Known) -> None:
+    assert known.find("here:1") is None
+    assert not known.path.parent.exists()
+
+
+def test_who_was_added_is_known(known: Known) -> None:
+    known.add("here:1", "SHA256:one")
+    known.add("name with spaces", "SHA256:two")
+    assert known.find("here:1") == "SHA256:one"
+    assert known.find("name with spaces") == "SHA256:two"
+    assert known.find("name") is None
+    assert known.find("here:11") is None
+
+
+def test_last_line_counts(known: Known) -> None:
+    known.add("here:1", "SHA256:one")
+    known.add("here:1", "SHA256:two")
+    assert known.find("here:1") == "SHA256:two"
+
+
+def test_lines_that_make_no_sense_are_left_alone(known: Known) -> None:
+    known.path.parent.mkdir()
+    known.path.write_bytes(b"\xff\xfe\n\nword\n here:1\nSHA256:one here:1\n")
+    assert known.find("here:1") == "SHA256:one"
+
+
+def test_file_is_for_its_user_alone(known: Known) -> None:
+    known.add("here:1", "SHA256:one")
+    assert known.path.stat().st_mode & 0o777 == 0o600
+    assert known.path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_file_that_cannot_be_had_is_an_error(tmp_path: Path) -> None:
+    known = Known(tmp_path)
+    with pytest.raises(SecurityError, match=f"cannot use {tmp_path}: is a directory") as refused:
+        known.find("here:1")
+    assert refused.value.code == Code.BAD_KEY
+    with pytest.raises(SecurityError, match=f"cannot use {tmp_path}: is a directory"):
+        known.add("here:1", "SHA256:one")
