@@ -6,9 +6,10 @@ from typing import Final
 
 from greenchat.errors import BadName, Code
 from greenchat.protocol.limits import MAX_FILE_NAME, MAX_NAME_CHARACTERS
+from greenchat.protocol.lookalikes import LOOKALIKES
 from greenchat.protocol.text import UNSAFE
 
-__all__ = ["file_name", "name_key", "user_name"]
+__all__ = ["file_name", "looks", "name_key", "user_name"]
 
 # Categories that have no place in a name: controls, invisible formats, surrogates, private use,
 # unassigned, and every separator but the plain space (PRECIS, RFC 8264, disallows the same).
@@ -21,7 +22,7 @@ _INVISIBLE: Final = re.compile(
 )
 
 _RESERVED: Final = frozenset({"error"})
-"""A guest is told of errors by lines that start with ``error: ``; nobody may speak under that name."""
+"""A guest is told of errors by lines that start with ``error: ``; nobody may speak under that name, or one like it."""
 
 # Names that Windows gives to devices, whatever the ending (CVE-2025-27210 and many before it).
 _DEVICE: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(?:\..*)?", re.IGNORECASE)
@@ -48,7 +49,7 @@ def user_name(text: str) -> str:
         raise BadName(Code.BAD_NAME, "a name starts and ends with a visible character: choose another")
     if _INVISIBLE.search(name) or any(unicodedata.category(c) in _NOT_IN_NAMES for c in name.replace(" ", "")):
         raise BadName(Code.BAD_NAME, "a name has only visible characters and plain spaces: choose another")
-    if name_key(name) in _RESERVED:
+    if looks(name)[1] in _RESERVED:
         raise BadName(Code.BAD_NAME, "that name is kept for the server's own words: choose another")
     return name
 
@@ -57,6 +58,19 @@ def name_key(name: str) -> str:
     """What two names share if they differ only in case or Unicode form (caseless compatibility matching, D146)."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFD", name).casefold())
     return unicodedata.normalize("NFKC", folded.casefold())
+
+
+def looks(name: str) -> tuple[str, str]:
+    """How *name* looks as it is written, and in small letters: two names that have one of them in common look alike.
+
+    Each is a skeleton of UTS #39, section 4, by compatibility. One alone would not do: `Ivan` is like `lvan` only as it
+    is written, and a name in Greek capitals may be like a Latin one in small letters.
+    """
+    return _skeleton(name), _skeleton(name_key(name))
+
+
+def _skeleton(name: str) -> str:
+    return unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name).translate(LOOKALIKES))
 
 
 def file_name(text: str) -> str:

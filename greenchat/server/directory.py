@@ -3,7 +3,7 @@
 from typing import Generic, Protocol, TypeVar
 
 from greenchat.errors import Code, Refused
-from greenchat.protocol.names import name_key
+from greenchat.protocol.names import looks, name_key
 
 __all__ = ["Directory"]
 
@@ -16,20 +16,29 @@ T = TypeVar("T", bound=_Named)
 
 
 class Directory(Generic[T]):
-    """Users by name, without regard to case and Unicode form."""
+    """Users by name, without regard to case and Unicode form. No two have names that look alike."""
 
     def __init__(self) -> None:
         self._users: dict[str, T] = {}
+        self._written: set[str] = set()
+        self._in_small_letters: set[str] = set()
 
     def claim(self, user: T) -> None:
-        """Give *user* its name. Raises `Refused` if the name is taken."""
-        if self._users.setdefault(name_key(user.name), user) is not user:
+        """Give *user* its name. Raises `Refused` if that, or one that looks like it, is taken."""
+        written, small = looks(user.name)
+        if written in self._written or small in self._in_small_letters:
             raise Refused(Code.NAME_TAKEN)
+        self._users[name_key(user.name)] = user
+        self._written.add(written)
+        self._in_small_letters.add(small)
 
     def release(self, user: T) -> None:
         """Free the name of *user*, if it has it."""
         if self.find(user.name) is user:
+            written, small = looks(user.name)
             del self._users[name_key(user.name)]
+            self._written.remove(written)
+            self._in_small_letters.remove(small)
 
     def find(self, name: str) -> T | None:
         """Who has *name*."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from greenchat.errors import BadName, Code
 from greenchat.protocol.limits import MAX_FILE_NAME, MAX_NAME_CHARACTERS
-from greenchat.protocol.names import file_name, name_key, user_name
+from greenchat.protocol.names import file_name, looks, name_key, user_name
 from greenchat.protocol.text import safe_line
 
 UNUSUAL = " :\t\n\x00\x1b\x7f\x9b\u00a0\u00ad\u0301\u200b\u202e\u3000\ue000\uff1a\U0001d160e"
@@ -155,7 +155,7 @@ def test_user_name_is_taken_exactly_if_the_rules_allow_it(text: str) -> None:
         and name == name.strip()
         and ":" not in name
         and not unicodedata.category(name[0]).startswith("M")
-        and name_key(name) != "error"
+        and looks(name)[1] != "error"
     )
     if allowed:
         assert user_name(text) == name
@@ -164,7 +164,7 @@ def test_user_name_is_taken_exactly_if_the_rules_allow_it(text: str) -> None:
             user_name(text)
 
 
-@given(VISIBLE.filter(lambda name: name_key(name) != "error"))
+@given(VISIBLE.filter(lambda name: looks(name)[1] != "error"))
 @example("Jose\u0301")
 @example("\u0958")
 def test_user_name_is_idempotent(text: str) -> None:
@@ -276,6 +276,42 @@ def test_row_04_file_name_that_is_no_text_or_too_long_is_refused(name: str) -> N
 @pytest.mark.parametrize("name", ["x" * 255, "\u540d" * 85], ids=["ASCII", "3 bytes a character"])
 def test_row_04_file_name_of_255_bytes_is_taken(name: str) -> None:
     assert file_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "like"),
+    [
+        pytest.param("ann", "\u0430nn", id="Cyrillic"),
+        pytest.param("ann", "\u0391NN", id="Greek, other case"),
+        pytest.param("paypal", "p\u0430yp\u0430l", id="two letters"),
+        pytest.param("Ivan", "lvan", id="capital I"),
+        pytest.param("bob1", "bobl", id="digit"),
+        pytest.param("tim", "tirn", id="two for one"),
+        pytest.param("JOHN", "\u13abOHN", id="Cherokee"),
+        pytest.param("ann", "\U0001d41ann", id="mathematical"),
+    ],
+)
+def test_row_26_names_that_look_alike_share_a_look(name: str, like: str) -> None:
+    assert any(one == other for one, other in zip(looks(name), looks(like), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("ann", "anne"), ("ivan", "lvan"), ("bob1", "bob2"), ("\u0436\u0430\u043d", "\u0436\u0430\u043c")],
+)
+def test_names_that_look_different_share_none(name: str, other: str) -> None:
+    assert not any(one == other for one, other in zip(looks(name), looks(other), strict=True))
+
+
+@given(st.text())
+def test_twins_look_alike(name: str) -> None:
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        assert looks(unicodedata.normalize(form, name))[1] == looks(name)[1]
+
+
+def test_row_26_name_that_looks_like_error_is_refused() -> None:
+    with pytest.raises(BadName, match="kept for the server's own words"):
+        user_name("\u0435rror")
 
 
 @given(

@@ -44,6 +44,20 @@ def test_row_26_twin_of_a_name_in_use_is_refused(directory: Directory[User], twi
     assert directory.find(twin) is holder
 
 
+@pytest.mark.parametrize("like", ["\u0430nn", "\u0410NN", "\u0391nn"])
+def test_row_26_name_that_looks_like_one_in_use_is_refused_and_is_not_that_name(
+    directory: Directory[User], like: str
+) -> None:
+    directory.claim(holder := User("ann"))
+    with pytest.raises(Refused) as refusal:
+        directory.claim(User(like))
+    assert refusal.value.code == Code.NAME_TAKEN
+    assert directory.find(like) is None
+    directory.release(holder)
+    directory.claim(late := User(like))
+    assert directory.find(like) is late
+
+
 def test_released_name_is_free_at_once(directory: Directory[User]) -> None:
     directory.claim(first := User("ann"))
     directory.release(first)
