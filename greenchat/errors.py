@@ -38,6 +38,14 @@ class Code(StrEnum):
     # the chat connection
     BAD_NAME = "bad-name"
     NAME_TAKEN = "name-taken"
+    NAME_OWNED = "name-owned"
+    TOO_MANY_NAMES = "too-many-names"
+    TAKEN_OVER = "taken-over"
+    MEMBERS_ONLY = "members-only"
+    BAD_INVITE = "bad-invite"
+    BANNED = "banned"
+    BAD_PROOF = "bad-proof"
+    TOO_MANY_FAILURES = "too-many-failures"
     BAD_VERSION = "bad-version"
     BAD_PORT = "bad-port"
     SERVER_FULL = "server-full"
@@ -81,6 +89,14 @@ class Code(StrEnum):
 _SENTENCES = {
     Code.BAD_NAME: "that name is not allowed: choose another",
     Code.NAME_TAKEN: "that name is in use: choose another",
+    Code.NAME_OWNED: "that name is somebody else's, or looks like it: choose another",
+    Code.TOO_MANY_NAMES: "no more names can be owned: use one that is yours already",
+    Code.TAKEN_OVER: "you are here from elsewhere now",
+    Code.MEMBERS_ONLY: "only members are let in: ask for an invitation",
+    Code.BAD_INVITE: "the invitation was used already, has expired, or never was: ask for another",
+    Code.BANNED: "you are not let in here",
+    Code.BAD_PROOF: "the key does not prove who you are",
+    Code.TOO_MANY_FAILURES: "too many attempts have failed: try again later",
     Code.BAD_VERSION: "the two sides speak different versions of the protocol: update the older one",
     Code.BAD_PORT: "the port for file requests must be 0 or from 1024 to 65535",
     Code.SERVER_FULL: "the server is full: try again later",

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from conftest import Wire
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from gevent import socket
 from gevent import ssl as green_ssl
@@ -28,6 +30,13 @@ def encrypted(port: int) -> Wire:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return Wire.over(context.wrap_socket(socket.create_connection(("127.0.0.1", port))))
+
+
+def elliptic_certificate() -> bytes:
+    """One with a key on another curve than Ed25519's, in DER."""
+    key, name, now = ec.generate_private_key(ec.SECP256R1()), x509.Name([]), dt.datetime.now(dt.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + dt.timedelta(days=1))
+    return builder.sign(key, SHA256()).public_bytes(Encoding.DER)
 
 
 class Authority:

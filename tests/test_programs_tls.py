@@ -97,3 +97,35 @@ def test_key_that_others_can_read_is_not_used(stack: ExitStack, home: Path) -> N
     second = stack.enter_context(Program(TOP / "ChatServer.py", "0", "--tls"))
     assert second.status() == 1
     assert second.err.lines == [f"{home / 'server.pem'} can be read by others: make it yours alone (chmod 600)"]
+
+
+def test_name_belongs_to_the_key_that_used_it_first(
+    stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _ = encrypted_server(stack)
+    ann = stack.enter_context(Client(server.port, tmp_path, "--name", "ann", "--tls"))
+    ann.wait_for_menu()
+    again = stack.enter_context(Client(server.port, tmp_path, "--name", "ann", "--tls"))
+    again.wait_for_menu()
+    assert ann.status() == 1
+    assert ann.err.lines[-1] == "the server closed the connection: you are here from elsewhere now"
+    again.type("x")
+    assert again.status() == 0
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "eve"))
+    eve = stack.enter_context(Client(server.port, tmp_path, "--name", "ann", "--tls"))
+    assert eve.status() == 1
+    assert eve.err.lines[-1] == "that name is somebody else's, or looks like it: choose another"
+
+
+def test_members_are_invited(stack: ExitStack, tmp_path: Path) -> None:
+    server, _ = encrypted_server(stack, "--members-only")
+    stranger = stack.enter_context(Client(server.port, tmp_path, "--name", "ann", "--tls"))
+    assert stranger.status() == 1
+    assert stranger.err.lines[-1] == "only members are let in: ask for an invitation"
+    invite = stack.enter_context(Program("-m", "greenchat", "names", "invite", home=TOP))
+    assert invite.status() == 0
+    code = invite.out.text.strip()
+    for arguments in (["--invite", code], []):
+        ann = stack.enter_context(Client(server.port, tmp_path, "--name", "ann", "--tls", *arguments))
+        ann.type("x")
+        assert ann.status() == 0

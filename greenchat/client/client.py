@@ -22,6 +22,7 @@ from greenchat.protocol.names import user_name
 from greenchat.protocol.records import Dial, Error, Fail, Record, Take, Want, encode
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import Event, Failure, Text, message_line
+from greenchat.security.keys import Identity
 from greenchat.threads import end
 from greenchat.transfer.destination import Destination
 from greenchat.transfer.moving import Traffic
@@ -51,8 +52,9 @@ class ChatClient:
     their owners are reached, *parallel* how many files are fetched at once (up to `limits.MAX_DOWNLOADS`; the rest
     wait), and *limit_rate* how many bytes a second all together may be received, and as many sent (from
     `limits.MIN_RATE`; None: any number). *on_served* is called after each file that somebody fetched from here.
-    With *trust* the connection to the server is encrypted, and has to be to the right one; without, the server has to
-    be on this machine, unless *insecure* says that anybody on the way may read and change what is said and sent.
+    With *trust* the connection to the server is encrypted, and has to be to the right one; with an *identity*, too, the
+    name belongs to its key, and an *invite* lets a new one in. Without trust the server has to be on this machine,
+    unless *insecure* says that anybody on the way may read and change what is said and sent.
     A context manager connects and closes:
 
         with ChatClient("ann", port=6001) as ann:
@@ -75,6 +77,8 @@ class ChatClient:
         parallel: int = DOWNLOADS,
         limit_rate: int | None = None,
         trust: Trust | None = None,
+        identity: Identity | None = None,
+        invite: str = "",
         insecure: bool = False,
         on_served: Callable[[Served], object] = _ignore,
     ) -> None:
@@ -88,6 +92,8 @@ class ChatClient:
         """What is being fetched and served at this moment, oldest first."""
         self._server = (host, port)
         self._trust = trust
+        self._identity = identity
+        self._invite = invite
         self._insecure = insecure
         self._share_directory = Path(share)
         self._into = Path(into)
@@ -121,7 +127,7 @@ class ChatClient:
             # Where the server sees us, and nowhere else.
             here = session.local_host
             self.listen = self._uploads.listen(LOOPBACK if is_loopback(here) else (here,), self.listen)
-            self.name = session.hello(self.name, self.listen)
+            self.name = session.hello(self.name, self.listen, self._identity, self._invite)
             receiver = gevent.spawn(self._receive, session)
             undo.callback(receiver.kill)
             self._resources = undo.pop_all()

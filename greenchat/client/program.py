@@ -139,7 +139,7 @@ class Program:
                 client = self._connect(name, self._on_served)
                 client.start()
             except (BadName, Refused) as error:
-                if not is_terminal(STDIN) or error.code not in (Code.BAD_NAME, Code.NAME_TAKEN):
+                if not is_terminal(STDIN) or error.code not in (Code.BAD_NAME, Code.NAME_TAKEN, Code.NAME_OWNED):
                     raise
                 self.hint(str(error))
                 name = None

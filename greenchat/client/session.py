@@ -14,6 +14,8 @@ from greenchat.protocol import records
 from greenchat.protocol.limits import CONNECT_SECONDS, MAX_PORT, RECEIVE_SIZE, SEND_SECONDS
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import VERSION, ClientWire, Event, Failure
+from greenchat.security.keys import Identity
+from greenchat.security.proof import prove, text_of
 from greenchat.security.tls import Tls
 
 __all__ = ["Session", "connect"]
@@ -51,11 +53,17 @@ class Session:
         """This machine's address as the connection has it, and so as the server can reach it."""
         return str(self._sock.getsockname()[0])
 
-    def hello(self, name: str, listen: int) -> str:
-        """Ask to be let in; the name as the server has it. Raises `Refused` or `ConnectError`."""
-        self.send(records.encode(records.Hello(VERSION, name, listen)))
-        with gevent.Timeout(CONNECT_SECONDS, ConnectError(Code.UNREACHABLE, "the server does not answer")):
-            answer = next(self._events, None)
+    def hello(self, name: str, listen: int, identity: Identity | None = None, invite: str = "") -> str:
+        """Ask to be let in, and prove to be who has this *identity*; the name as the server has it.
+
+        Raises `Refused`, `ConnectError` or `SecurityError`.
+        """
+        certificate = text_of(identity.certificate) if identity else ""
+        self.send(records.encode(records.Hello(VERSION, name, listen, certificate, invite)))
+        answer = self._answer()
+        if isinstance(answer, records.Challenge) and identity and self._tls:
+            self.send(records.encode(records.Proof(prove(identity, answer.nonce, self._tls.peer(), name))))
+            answer = self._answer()
         match answer:
             case records.Welcome(name=granted):
                 return granted
@@ -64,6 +72,10 @@ class Session:
             case Failure(code, text):
                 raise ConnectError(code, text)
         raise ConnectError(Code.UNREACHABLE, "the server closed the connection")
+
+    def _answer(self) -> Event | None:
+        with gevent.Timeout(CONNECT_SECONDS, ConnectError(Code.UNREACHABLE, "the server does not answer")):
+            return next(self._events, None)
 
     def send(self, line: bytes) -> None:
         """Send one line. Raises `ServerGone`."""

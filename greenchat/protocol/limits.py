@@ -85,6 +85,28 @@ CATCH_UP_SECONDS: Final = 0.1
 """Granted to those who are behind before each such piece. Who reads 1.3 MB/s loses nothing to any flood; who does not
 read at all holds up floods by this much a piece, and nothing else, until its own bound is reached."""
 
+MAX_CERTIFICATE: Final = 2048
+"""A client's own, in DER; those that are made here have 217 bytes."""
+
+MAX_NAMES: Final = 100_000
+"""Names that one server's users own in all."""
+
+MAX_NAMES_EACH: Final = 8
+"""Names that one key owns on one server."""
+
+FAILURES: Final = 16
+"""Attempts from one network, this machine excepted, to enter as somebody that fail within `FAILURE_SECONDS`, before the
+next are refused unheard. fail2ban's default is 5 in 10 minutes."""
+
+FAILURE_SECONDS: Final = 60.0
+"""That such an attempt counts."""
+
+MAX_FAILING: Final = 4096
+"""Networks whose failures are counted; past that the one that failed longest ago is forgotten."""
+
+INVITE_HOURS: Final = 72
+"""That an invitation is good for, unless told otherwise."""
+
 LISTEN_BACKLOG: Final = 1024
 """Connections that the kernel completes before they are accepted; nginx asks for 511."""
 

@@ -12,6 +12,7 @@ __all__ = [
     "SOH",
     "Addresses",
     "Algorithms",
+    "Challenge",
     "Dial",
     "Done",
     "Error",
@@ -22,6 +23,7 @@ __all__ = [
     "Got",
     "Have",
     "Hello",
+    "Proof",
     "Pull",
     "Record",
     "Refuse",
@@ -48,7 +50,7 @@ Algorithms: TypeAlias = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One control record; its fields are the JSON object's."""
+    """One control record; its fields are the JSON object's. One that has its default value is left out."""
 
 
 # --- the chat connection: client to server ----------------------------------------------------
@@ -56,11 +58,23 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class Hello(Record):
-    """The first line of a client: its protocol version, its user's name, its port for file requests (0: none)."""
+    """The first line of a client: its protocol version, its user's name, its port for file requests (0: none).
+
+    Where all is encrypted, also the user's *certificate*, in DER and base64, and an *invite* that the user was given.
+    """
 
     v: int
     name: str
     listen: int
+    certificate: str = ""
+    invite: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof(Record):
+    """Shows that the client has the key of the certificate that it named: a *signature*, in base64."""
+
+    signature: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +120,13 @@ class Welcome(Record):
 
     v: int
     name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Challenge(Record):
+    """Asks the client for a `Proof` about this *nonce*, which is in hexadecimal."""
+
+    nonce: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,6 +284,11 @@ _FIELDS: Final[dict[type[Record], dict[str, Callable[[Any], object]]]] = {
     kind: {name: _READERS[hint] for name, hint in get_type_hints(kind).items()} for kind in Record.__subclasses__()
 }
 
+_DEFAULTS: Final[dict[type[Record], dict[str, object]]] = {
+    kind: {each.name: each.default for each in dataclasses.fields(kind) if each.default is not dataclasses.MISSING}
+    for kind in _FIELDS
+}
+
 _KINDS: Final[dict[str, type[Record]]] = {kind.__name__.lower(): kind for kind in _FIELDS}
 
 
@@ -271,6 +297,7 @@ def encode(record: Record) -> bytes:
     kind = type(record)
     try:
         fields = {name: read(getattr(record, name)) for name, read in _FIELDS[kind].items()}
+        fields = {name: value for name, value in fields.items() if _DEFAULTS[kind].get(name) != value}
     except ValueError:  # a number out of range, or a text with a lone surrogate
         raise ProtocolError(Code.BAD_RECORD) from None
     line = SOH + json.dumps({"t": kind.__name__.lower()} | fields, separators=(",", ":")).encode()
@@ -288,7 +315,10 @@ def decode(line: bytes) -> Record | None:
     try:
         fields = json.loads(line.decode(), parse_constant=_no_constant)
         kind = _KINDS.get(_string(fields["t"]))
-        return kind(**{name: read(fields[name]) for name, read in _FIELDS[kind].items()}) if kind else None
+        if kind is None:
+            return None
+        fields = _DEFAULTS[kind] | fields
+        return kind(**{name: read(fields[name]) for name, read in _FIELDS[kind].items()})
     # in this order: not JSON, or a wrong value; a wrong shape; a missing field; nested too deep
     except (ValueError, TypeError, KeyError, RecursionError):
         raise ProtocolError(Code.BAD_RECORD) from None

@@ -3,7 +3,8 @@
 A server's side:                                  A client's side:
 
     START ──bare name──▶ GUEST                        START ──Welcome──▶ CLIENT
-      ├──────Hello─────▶ CLIENT                         └─────Refused──▶ ENDED
+      ├──────Hello─────▶ CLIENT                         ├────Challenge─▶ START
+      ├─Hello with cert▶ PROVING ──Proof──▶ CLIENT      └─────Refused──▶ ENDED
       └──────Relay─────▶ RELAY
     any ──rule broken──▶ ENDED                        any ──Error, rule broken──▶ ENDED
 
@@ -23,12 +24,14 @@ from greenchat.protocol.limits import MAX_DELIVERY, MAX_LINE, MAX_PORT, MIN_PORT
 from greenchat.protocol.names import user_name
 from greenchat.protocol.records import (
     SOH,
+    Challenge,
     Dial,
     Error,
     Fail,
     Get,
     Have,
     Hello,
+    Proof,
     Record,
     Refuse,
     Refused,
@@ -64,6 +67,7 @@ class State(enum.Enum):
 
     START = enum.auto()
     GUEST = enum.auto()
+    PROVING = enum.auto()
     CLIENT = enum.auto()
     RELAY = enum.auto()
     ENDED = enum.auto()
@@ -180,15 +184,18 @@ class _Wire:
     def _go_on(self, block: bytes, events: list[Event]) -> None:
         """Text in runs as long as they are, and the records between them."""
         if SOH not in block:
-            events.append(Text(safe_block(block)))
+            events.append(self._text(block))
             return
         for is_record, run in _runs(block):
             if self._ended:
                 return
             if not is_record:
-                events.append(Text(safe_block(run)))
+                events.append(self._text(run))
             elif (record := decode(run[1:-1])) is not None:
                 events.append(self._accept(record))
+
+    def _text(self, block: bytes) -> Text:
+        return Text(safe_block(block))
 
     def _accept(self, record: Record) -> Event:
         if not isinstance(record, self._ALLOWED):
@@ -240,7 +247,7 @@ class ServerWire(_Wire):
             raise ProtocolError(Code.BAD_VERSION)
         if hello.listen and not MIN_PORT <= hello.listen <= MAX_PORT:
             raise ProtocolError(Code.BAD_PORT)
-        self.state = State.CLIENT
+        self.state = State.PROVING if hello.certificate else State.CLIENT
         return dataclasses.replace(hello, v=min(hello.v, VERSION), name=user_name(hello.name))
 
     def welcome(self, hello: Hello) -> bytes:
@@ -251,9 +258,22 @@ class ServerWire(_Wire):
     def _go_on(self, block: bytes, events: list[Event]) -> None:
         if self.state is State.GUEST:  # a guest has no records: SOH is one more control in its text
             events.append(Text(safe_block(block)))
-        elif self.state is State.CLIENT:
+        elif self.state is not State.RELAY:
             super()._go_on(block, events)
         # a data connection that speaks before Go loses what it said
+
+    def _text(self, block: bytes) -> Text:
+        if self.state is State.PROVING:
+            raise ProtocolError(Code.UNEXPECTED)
+        return super()._text(block)
+
+    def _accept(self, record: Record) -> Event:
+        if self.state is not State.PROVING:
+            return super()._accept(record)
+        if not isinstance(record, Proof):
+            raise ProtocolError(Code.UNEXPECTED)
+        self.state = State.CLIENT
+        return record
 
 
 class ClientWire(_Wire):
@@ -275,6 +295,8 @@ class ClientWire(_Wire):
             return self._welcome(record)
         if isinstance(record, Refused):
             self.state = State.ENDED
+            return record
+        if isinstance(record, Challenge):
             return record
         raise ProtocolError(
             Code.UNEXPECTED, "what answers there is not a greenchat server: check the host and the port"

@@ -1,4 +1,4 @@
-"""Keys of one's own, each in a file with a certificate that it signed itself."""
+"""Keys of one's own, each in a file with a certificate that it signed itself, and what is signed with them."""
 
 import contextlib
 import os
@@ -13,10 +13,16 @@ from greenchat.errors import Code, SecurityError
 
 with contextlib.suppress(ImportError):
     from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        load_pem_private_key,
+    )
 
-__all__ = ["certificate_in", "key_file"]
+__all__ = ["Identity", "certificate_in", "key_file", "signed_by"]
 
 _SUBJECT: Final = "greenchat"
 """Whose certificate it is in its own words: nobody's, because it is known by its fingerprint alone."""
@@ -49,6 +55,37 @@ def certificate_in(path: Path) -> bytes:
         if der := ssl.PEM_cert_to_DER_cert(f"{begin}{after.partition(end)[0]}{end}"):
             return der
     raise SecurityError(Code.BAD_KEY, f"there is no certificate in {path}")
+
+
+class Identity:
+    """A user's key, in the file *path*: made if there is none yet. Raises `SecurityError`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = key_file(path)
+        self.certificate = certificate_in(path)
+        """What others know the user by, in DER."""
+
+    def sign(self, message: bytes) -> bytes:
+        """A signature that only this user can make. Raises `SecurityError`."""
+        try:
+            key = load_pem_private_key(self.path.read_bytes(), None)
+            if isinstance(key, Ed25519PrivateKey):
+                return key.sign(message)
+        except (OSError, ValueError, TypeError):
+            pass
+        raise SecurityError(Code.BAD_KEY, f"there is no key in {self.path} that can sign")
+
+
+def signed_by(certificate: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether *signature* of *message* was made with the key of *certificate*, both of which may be anything."""
+    try:
+        key = x509.load_der_x509_certificate(certificate).public_key()
+        if isinstance(key, Ed25519PublicKey):
+            key.verify(signature, message)
+            return True
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        pass
+    return False
 
 
 def _new_key() -> bytes:

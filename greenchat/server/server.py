@@ -16,6 +16,8 @@ from greenchat.protocol.wire import ServerWire
 from greenchat.server.admission import Admission
 from greenchat.server.certificate import Certificate
 from greenchat.server.directory import Directory
+from greenchat.server.door import Door
+from greenchat.server.registry import Registry
 from greenchat.server.relay import RelayRoom
 from greenchat.server.room import Room
 from greenchat.server.session import House, Session
@@ -35,8 +37,9 @@ class ChatServer:
 
     A member for whom more than *backlog* bytes wait is dropped. One that says more than *member_rate* bytes a second
     for long has to wait; 0 is any number, and None is `limits.MEMBER_RATE`, but any number on this machine.
-    With a *certificate* all chat is encrypted; without, the server has to be on this machine alone, unless *insecure*
-    says that anybody on the way may read and change what is said and sent.
+    With a *certificate* all chat is encrypted; with a *registry*, too, each name belongs to the key that used it first,
+    and *members_only* lets nobody in who has none of them, unless invited. Without a certificate the server has to be
+    on this machine alone, unless *insecure* says that anybody on the way may read and change what is said and sent.
     What happens to members is logged under ``greenchat.server``.
     """
 
@@ -48,12 +51,17 @@ class ChatServer:
         backlog: int = HIGH_WATERMARK,
         member_rate: int | None = None,
         certificate: Certificate | None = None,
+        registry: Registry | None = None,
+        members_only: bool = False,
         insecure: bool = False,
     ) -> None:
         self.port = port
         self._backlog = backlog
         self._member_rate = member_rate
         self._certificate = certificate
+        self._door: Door | None = None
+        if certificate and registry:
+            self._door = Door(certificate, registry, members_only=members_only)
         self._insecure = insecure
         self._hosts = LOOPBACK if host is None else (host,)
         self._listeners: list[Listener] = []
@@ -79,7 +87,14 @@ class ChatServer:
         directory: Directory[Party] = Directory()
         self._office = TicketOffice(directory, self._relay)
         self._house = House(
-            Admission(), self._room, directory, self._office, self._backlog, self._member_rate, self._certificate
+            Admission(),
+            self._room,
+            directory,
+            self._office,
+            self._backlog,
+            self._member_rate,
+            self._certificate,
+            self._door,
         )
         self._listeners = [Listener(sock, self._accept) for sock in sockets]
         for listener in self._listeners:

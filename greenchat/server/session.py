@@ -1,15 +1,14 @@
 """One connected peer, from its first line to its last: a guest, a client, or one side of a relayed transfer."""
 
-import contextlib
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Final
 
 import gevent
 from gevent import socket
-from gevent.lock import BoundedSemaphore
 
 from greenchat.errors import Code, GreenchatError, ProtocolError
-from greenchat.net import Reader, network, next_turn, plain_host, send_now
+from greenchat.net import network, next_turn, plain_host
 from greenchat.protocol.limits import (
     BURST_SECONDS,
     HELLO_SECONDS,
@@ -19,13 +18,15 @@ from greenchat.protocol.limits import (
     RECEIVE_SIZE_OF_RECORDS,
     RECORDS_PER_TURN,
 )
-from greenchat.protocol.records import SOH, Get, Have, Hello, Record, Refuse, Relay, encode
+from greenchat.protocol.records import SOH, Challenge, Get, Have, Hello, Proof, Record, Refuse, Relay, encode
 from greenchat.protocol.text import safe_line
-from greenchat.protocol.wire import Event, Failure, Guest, ServerWire, Text
-from greenchat.security.tls import HANDSHAKE, Tls
+from greenchat.protocol.wire import Event, Failure, Guest, ServerWire, State, Text
+from greenchat.security.tls import Tls
 from greenchat.server.admission import Admission
 from greenchat.server.certificate import Certificate
 from greenchat.server.directory import Directory
+from greenchat.server.door import Claim, Door
+from greenchat.server.inlet import Inlet
 from greenchat.server.outbox import Outbox
 from greenchat.server.room import Room
 from greenchat.server.tickets import Party, TicketOffice
@@ -34,6 +35,9 @@ from greenchat.transfer.rate import RateLimit
 __all__ = ["House", "Session"]
 
 _log = logging.getLogger(__name__)
+
+_UNKNOWN: Final = (State.START, State.PROVING)
+"""Before it is clear who is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,8 @@ class House:
     """Bytes a second that a member may say, or 0 for any number; None: the usual, and any number on this machine."""
     certificate: Certificate | None
     """Without one, nothing is encrypted."""
-    handshaking: BoundedSemaphore = field(default_factory=BoundedSemaphore)
-    """For one connection at a time: a step takes a good part of a millisecond."""
+    door: Door | None
+    """Without one, everybody may have any name that is free."""
 
     def limit(self, host: str) -> RateLimit | None:
         """What slows down a member from *host*, if anything does."""
@@ -65,46 +69,49 @@ class Session:
     """One connection; it is a member of the room and a party to transfers while its name is its own."""
 
     __slots__ = (
+        "_claim",
         "_house",
+        "_inlet",
         "_joined",
         "_limit",
         "_outbox",
         "_sock",
-        "_tls",
         "_wire",
         "deliver",
         "host",
         "listen",
         "name",
+        "owner",
     )
 
     def __init__(self, house: House, sock: socket.socket, host: str) -> None:
         self.name = ""
         self.host = plain_host(host)
         self.listen: int | None = None
+        self.owner = ""
+        """The fingerprint of the key that it has proved to have, if any."""
+        self._claim: Claim | None = None
         self._house = house
         self._sock = sock
         self._joined = False
-        self._tls: Tls | None = None
         self._wire = ServerWire()
         self._limit = house.limit(self.host)
         self._outbox = Outbox(sock, house.backlog, self._too_slow)
+        self._inlet = Inlet(sock, house.certificate, self._encrypt)
         self.deliver = self._outbox.write
         """Sends lines from the room."""
 
     def run(self) -> None:
         """Serve the connection until it ends."""
-        reader = Reader(self._sock)
         try:
-            self._serve(reader)
+            self._serve()
         except GreenchatError as error:
             self.end(error.code, str(error))
-            self._leave()
-            while reader.read(RECEIVE_SIZE):  # closing with bytes unread would throw away the last words on their way
-                pass
+            self.leave()
+            self._inlet.drain(RECEIVE_SIZE)
         finally:
-            self._leave()
-            reader.close()
+            self.leave()
+            self._inlet.close()
             self._outbox.close()
 
     def end(self, code: Code, text: str = "") -> None:
@@ -124,72 +131,76 @@ class Session:
         _log.warning("dropped %s at %s: it reads too slowly", safe_line(self.name), self.host)
         return self._wire.farewell(Code.SLOW_CONSUMER)
 
-    def _serve(self, reader: Reader) -> None:
-        match events := self._first(reader):
+    def _encrypt(self, tls: Tls) -> None:
+        self._outbox.seal = tls.seal
+
+    def _serve(self) -> None:
+        match events := self._first():
             case [Relay(key)] if not self._outbox.finished:
-                reader.close()
+                self._inlet.close()
                 self._house.office.meet(key, self._sock)
                 return
         self._handle_all(events)
         size = RECEIVE_SIZE_OF_RECORDS
-        while data := self._read(reader, size):
+        while data := self._inlet.read(size):
             size = RECEIVE_SIZE_OF_RECORDS if SOH in data else RECEIVE_SIZE
             self._handle_all(self._wire.receive(data))
             if self._limit:  # who says too much is not read from for a while, and so has to wait; nothing is lost
                 gevent.sleep(self._limit.pause(len(data) + LINE_COST * data.count(b"\n")))
 
-    def _first(self, reader: Reader) -> list[Event]:
-        """What comes first, soon enough; nothing if the connection ends before."""
+    def _first(self) -> list[Event]:
+        """What comes until it is clear who is there, soon enough; less if the connection ends before."""
         events: list[Event] = []
         deadline = gevent.Timeout(HELLO_SECONDS)
         try:
             with deadline:
-                data = self._begin(reader)
-                while data and not (events := self._wire.receive(data)):
-                    data = self._read(reader, RECEIVE_SIZE_OF_RECORDS)
+                while self._wire.state in _UNKNOWN and (data := self._inlet.read(RECEIVE_SIZE_OF_RECORDS)):
+                    events += self._wire.receive(data)
+                    self._check_encrypted(events)
+                    if self._wire.state is State.PROVING and self._claim is None:
+                        self._challenge(events)
         except gevent.Timeout as timeout:
             if timeout is not deadline:
                 raise
             raise ProtocolError(Code.HELLO_LATE) from None
         self._house.admission.known(self)
-        self._check_encrypted(events)
         return events
-
-    def _begin(self, reader: Reader) -> bytes:
-        """What comes first: its first byte, and nothing later, decides whether the connection is encrypted."""
-        data = reader.read(RECEIVE_SIZE_OF_RECORDS)
-        if self._house.certificate is None or not data.startswith(HANDSHAKE):
-            return data
-        self._tls = Tls(self._house.certificate.context)
-        self._outbox.seal = self._tls.seal
-        return self._open(self._tls, data) or self._read(reader, RECEIVE_SIZE_OF_RECORDS)
-
-    def _read(self, reader: Reader, size: int) -> bytes:
-        """What comes next, nothing at the end."""
-        while data := reader.read(size):
-            opened = self._open(self._tls, data) if self._tls else data
-            if opened:
-                return opened
-        return b""
-
-    def _open(self, tls: Tls, data: bytes) -> bytes:
-        if tls.established:
-            return tls.receive(data)
-        with self._house.handshaking:
-            next_turn()
-        try:
-            return tls.receive(data)
-        finally:
-            with contextlib.suppress(OSError):  # it may be gone already
-                send_now(self._sock, tls.outgoing())
 
     def _check_encrypted(self, events: list[Event]) -> None:
         """A relay's connection is plain here: what goes through it is encrypted by its ends."""
         relayed = any(isinstance(event, Relay) for event in events)
-        if self._tls and relayed:
+        if self._inlet.tls and relayed:
             raise ProtocolError(Code.UNEXPECTED)
-        if self._house.certificate and not self._tls and events and not relayed:
+        if self._house.certificate and not self._inlet.tls and events and not relayed:
             raise ProtocolError(Code.TLS_REQUIRED)
+
+    def _challenge(self, events: list[Event]) -> None:
+        match events:
+            case [Hello() as hello] if self._house.door:
+                self._claim = self._house.door.claim(hello)
+                self.tell(Challenge(self._claim.nonce))
+            case _:
+                raise ProtocolError(Code.UNEXPECTED)
+
+    def _enter(self, hello: Hello) -> None:
+        self.listen = hello.listen
+        self._join(hello.name)
+        self._outbox.write(self._wire.welcome(hello))
+
+    def _enter_by(self, claim: Claim, proof: Proof) -> None:
+        """As who has proved to be the owner of a name, and takes it over from a connection that it has lost."""
+        assert self._house.door
+        self._house.door.admit(claim, proof, self.host)
+        self.owner = claim.owner
+        ghost = self._house.directory.find(claim.hello.name)
+        if isinstance(ghost, Session) and ghost.owner == self.owner:
+            ghost.end(Code.TAKEN_OVER)
+            ghost.leave()
+        self._enter(claim.hello)
+
+    def _admit_guest(self, name: str) -> None:
+        if self._house.door:
+            self._house.door.admit_guest(name, self.host)
 
     def _join(self, name: str) -> None:
         self.name = name
@@ -210,11 +221,13 @@ class Session:
             case Text(block):
                 self._house.room.post(self, block)
             case Guest(name):
+                self._admit_guest(name)
                 self._join(name)
-            case Hello() as hello:
-                self.listen = hello.listen
-                self._join(hello.name)
-                self._outbox.write(self._wire.welcome(hello))
+            case Hello() as hello if not self._claim:
+                self._admit_guest(hello.name)
+                self._enter(hello)
+            case Proof() if self._claim:
+                self._enter_by(self._claim, event)
             case Get():
                 self._house.office.ask(self, event)
             case Have():
@@ -224,7 +237,8 @@ class Session:
             case Failure(code, text):
                 raise ProtocolError(code, text)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Give the name back; the others hear nothing more from it."""
         if self._joined:
             self._joined = False
             self._house.room.leave(self)

@@ -32,6 +32,9 @@ KINDS: list[type[Record]] = [
     kind for kind in EXPORTED if isinstance(kind, type) and issubclass(kind, Record) and kind is not Record
 ]
 FIELDS = [(kind, field.name) for kind in KINDS for field in dataclasses.fields(kind)]
+REQUIRED = [
+    (kind, each.name) for kind in KINDS for each in dataclasses.fields(kind) if each.default is dataclasses.MISSING
+]
 NUMBERS = st.integers(0, MAX_NUMBER)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=MAX_ALGORITHM_NAME)
@@ -218,11 +221,18 @@ def test_row_27_unknown_kind_is_ignored(kind: str) -> None:
     assert decode(json.dumps({"t": kind, "x": 1}).encode()) is None
 
 
-@pytest.mark.parametrize(("kind", "name"), FIELDS, ids=label)
+@pytest.mark.parametrize(("kind", "name"), REQUIRED, ids=label)
 def test_row_27_missing_field_is_a_coded_error(kind: type[Record], name: str) -> None:
     fields = sent(kind)
     del fields[name]
     assert outcome(json.dumps(fields).encode()) is Code.BAD_RECORD
+
+
+def test_field_with_a_default_may_be_missing_and_is_not_sent() -> None:
+    line = encode(Hello(1, "ann", 0))
+    assert line == b'\x01{"t":"hello","v":1,"name":"ann","listen":0}\n'
+    assert decode(line[1:]) == Hello(1, "ann", 0, "", "")
+    assert decode(encode(Hello(1, "ann", 0, "cert", "code"))[1:]) == Hello(1, "ann", 0, "cert", "code")
 
 
 @pytest.mark.parametrize(("kind", "name"), FIELDS, ids=label)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from greenchat.errors import Code, ProtocolError, sentence
 from greenchat.protocol.limits import MAX_DELIVERY, MAX_LINE
 from greenchat.protocol.records import (
+    Challenge,
     Dial,
     Done,
     Error,
@@ -18,6 +19,7 @@ from greenchat.protocol.records import (
     Got,
     Have,
     Hello,
+    Proof,
     Pull,
     Record,
     Refuse,
@@ -53,7 +55,9 @@ REFUSED = encode(Refused("name-taken", "no"))
 
 GET = Get(1, "ann", "a.txt")
 WANT = Want("f0", "ann", "a.txt")
+PROVING = encode(Hello(1, "bob", 0, "Y2VydA=="))
 SAMPLES: list[Record] = [
+    Challenge("f0"),
     Dial("f0", "k"),
     Done("f0"),
     Error("shutdown", "x"),
@@ -64,6 +68,7 @@ SAMPLES: list[Record] = [
     Got("f0"),
     Have("f0", 1, ("sha256",)),
     Hello(1, "bob", 5000),
+    Proof("c2ln"),
     Pull("f0", "sha256", 1, "d0"),
     Refuse("f0", "not-found", "x"),
     Refused("name-taken", "x"),
@@ -84,6 +89,8 @@ EVERY_STATE = pytest.mark.parametrize(
         pytest.param(ServerWire, b"", State.START, id="server-start"),
         pytest.param(ServerWire, GUEST, State.GUEST, id="server-guest"),
         pytest.param(ServerWire, HELLO, State.CLIENT, id="server-client"),
+        pytest.param(ServerWire, PROVING, State.PROVING, id="server-proving"),
+        pytest.param(ServerWire, PROVING + encode(Proof("c2ln")), State.CLIENT, id="server-proved"),
         pytest.param(ServerWire, RELAY, State.RELAY, id="server-relay"),
         pytest.param(ServerWire, b"\n", State.ENDED, id="server-ended"),
         pytest.param(ClientWire, b"", State.START, id="client-start"),
@@ -283,7 +290,8 @@ def test_samples_are_of_every_kind() -> None:
     [
         pytest.param(ServerWire, b"", (Hello, Relay), failure(Code.UNEXPECTED), id="server-start"),
         pytest.param(ServerWire, HELLO, (Get, Have, Refuse), failure(Code.UNEXPECTED), id="server-client"),
-        pytest.param(ClientWire, b"", (Welcome, Refused), STRANGER, id="client-start"),
+        pytest.param(ServerWire, PROVING, (Proof,), failure(Code.UNEXPECTED), id="server-proving"),
+        pytest.param(ClientWire, b"", (Challenge, Welcome, Refused), STRANGER, id="client-start"),
         pytest.param(
             ClientWire, WELCOME, (Want, Take, Fail, Dial, Error), failure(Code.UNEXPECTED), id="client-client"
         ),
@@ -294,6 +302,22 @@ def test_row_27_record_is_taken_only_where_it_belongs(
 ) -> None:
     expected = record if isinstance(record, allowed) else otherwise
     assert opened(side, opening).receive(encode(record)) == [expected]
+
+
+@pytest.mark.parametrize("said", [b"hi\n", UNKNOWN + b"hi\n", b"\n"])
+def test_nothing_is_said_before_the_client_has_proved_who_it_is(said: bytes) -> None:
+    assert opened(ServerWire, PROVING).receive(said + encode(Proof("c2ln"))) == [failure(Code.UNEXPECTED)]
+
+
+def test_client_may_speak_right_behind_its_proof() -> None:
+    wire = opened(ServerWire, PROVING)
+    assert wire.receive(UNKNOWN + encode(Proof("c2ln")) + b"hi\n") == [Proof("c2ln"), Text(b"hi\n")]
+
+
+def test_client_is_let_in_after_a_challenge() -> None:
+    wire = opened(ClientWire, encode(Challenge("f0")))
+    assert wire.state is State.START
+    assert wire.receive(WELCOME) == [Welcome(1, "bob")]
 
 
 def test_row_27_second_hello_ends_the_connection() -> None:

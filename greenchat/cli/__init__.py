@@ -1,0 +1,24 @@
+"""The command line: arguments, signals and exit statuses, and nothing else.
+
+Status 0 is success, 1 an error told on standard error, 2 wrong usage, 128 and the signal's number if one ended it.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from greenchat.cli.arguments import Parser
+from greenchat.cli.manage_names import names
+from greenchat.cli.run_client import client
+from greenchat.cli.run_server import server
+
+__all__ = ["client", "main", "names", "server"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``greenchat server ...``, ``greenchat client ...`` and ``greenchat names ...``."""
+    commands = {"server": server, "client": client, "names": names}
+    parser = Parser(prog="greenchat", description="A chat room and a file exchange for the terminal.")
+    parser.add_argument("command", choices=commands, help="what to run; each has a --help of its own")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
+    chosen = parser.parse_args(arguments)
+    return commands[chosen.command](chosen.arguments, prog=f"greenchat {chosen.command}")

@@ -1,0 +1,115 @@
+"""What arguments may be. Each function takes the text of one, or raises `argparse.ArgumentTypeError`."""
+
+import argparse
+import re
+from typing import NoReturn
+
+from greenchat.net import is_address, network
+from greenchat.protocol.limits import (
+    MAX_DOWNLOADS,
+    MAX_PORT,
+    MIN_HIGH_WATERMARK,
+    MIN_MEMBER_RATE,
+    MIN_PORT,
+    MIN_RATE,
+)
+
+__all__ = [
+    "Parser",
+    "backlog",
+    "banned",
+    "directory",
+    "fingerprint",
+    "hours",
+    "listen_port",
+    "member_rate",
+    "parallel",
+    "port",
+    "rate",
+]
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose complaints are one line, and end the program with status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say *message*, and where to find help."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def fingerprint(text: str) -> str:
+    """What `greenchat.security.tls.fingerprint` makes."""
+    if re.fullmatch(r"SHA256:[A-Za-z0-9+/]{43}", text):
+        return text
+    raise argparse.ArgumentTypeError(f"{text[:60]!r} is no fingerprint: give the one that the server shows")
+
+
+def banned(text: str) -> str:
+    """The fingerprint of a key, or the network that an address counts as."""
+    if text.startswith("SHA256:"):
+        return fingerprint(text)
+    if is_address(text):
+        return network(text) or text
+    raise argparse.ArgumentTypeError(f"{text[:60]!r} is neither a fingerprint nor an address")
+
+
+def hours(text: str) -> int:
+    """A number of hours, up to a year."""
+    if text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= 8766:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text[:20]!r} is no number of hours from 1 to 8766")
+
+
+def port(text: str) -> int:
+    """A port number, or 0."""
+    if text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= MAX_PORT:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text[:20]!r} is no port: give a number from 0 to {MAX_PORT}")
+
+
+def listen_port(text: str) -> int:
+    """A port number that is not privileged, or 0."""
+    number = port(text)
+    if 0 < number < MIN_PORT:
+        raise argparse.ArgumentTypeError(
+            f"{text} is kept for the system: give 0 or a number from {MIN_PORT} to {MAX_PORT}"
+        )
+    return number
+
+
+def parallel(text: str) -> int:
+    """How many at once."""
+    if text.isascii() and text.isdigit() and len(text) <= 2 and 1 <= int(text) <= MAX_DOWNLOADS:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text[:20]!r} is not from 1 to {MAX_DOWNLOADS}")
+
+
+def rate(text: str) -> int:
+    """Bytes a second, `limits.MIN_RATE` or more."""
+    return _size(text, MIN_RATE, "rate")
+
+
+def member_rate(text: str) -> int:
+    """Bytes a second, `limits.MIN_MEMBER_RATE` or more, or 0."""
+    return 0 if text == "0" else _size(text, MIN_MEMBER_RATE, "rate")
+
+
+def backlog(text: str) -> int:
+    """Bytes, `limits.MIN_HIGH_WATERMARK` or more."""
+    return _size(text, MIN_HIGH_WATERMARK, "size")
+
+
+def _size(text: str, least: int, what: str) -> int:
+    """Bytes, with the suffixes that curl and rsync know: K is 1,024."""
+    match = re.fullmatch(r"([0-9]{1,12})([KMG]?)", text.upper(), re.ASCII)
+    size = int(match[1]) * 1024 ** " KMG".index(match[2] or " ") if match else 0
+    if size >= least:
+        return size
+    raise argparse.ArgumentTypeError(f"{text[:20]!r} is no {what} of at least {least // 1024}K: give 500K, or 2M")
+
+
+def directory(text: str) -> str:
+    """The path of a directory."""
+    if text:
+        return text
+    raise argparse.ArgumentTypeError("give a directory")  # an unset variable must not share the current one

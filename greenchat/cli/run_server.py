@@ -1,0 +1,116 @@
+"""``greenchat server``, and ``ChatServer.py``."""
+
+import argparse
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import gevent
+
+from greenchat.cli.arguments import Parser, backlog, member_rate, port
+from greenchat.cli.process import (
+    collect_garbage_seldom,
+    fill_standard_descriptors,
+    log_to_stderr,
+    on_signals,
+    tell,
+)
+from greenchat.errors import GreenchatError, SecurityError
+from greenchat.net import is_loopback, raise_descriptor_limit
+from greenchat.protocol.limits import HIGH_WATERMARK
+from greenchat.security.home import home
+from greenchat.security.keys import key_file
+from greenchat.server import ChatServer
+from greenchat.server.certificate import Certificate
+from greenchat.server.registry import Registry
+
+__all__ = ["server"]
+
+
+def server(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+    """Run a server until a signal ends it; the exit status."""
+    options = _options(arguments, prog)
+    fill_standard_descriptors()
+    raise_descriptor_limit()
+    collect_garbage_seldom()
+    log_to_stderr()
+    try:
+        return _run(options)
+    except GreenchatError as error:
+        tell(str(error))
+        return 1
+
+
+def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
+    parser = Parser(prog=prog, description="Serve a chat room and a file exchange.")
+    parser.add_argument("port", type=port, help="port to listen on; 0 picks a free one")
+    parser.add_argument("--host", metavar="ADDR", help="address to listen at, instead of this machine alone")
+    parser.add_argument("--backlog", type=backlog, default=HIGH_WATERMARK, metavar="SIZE",
+                        help="bytes that may wait for a member before it is dropped (1M)")  # fmt: skip
+    parser.add_argument("--member-rate", type=member_rate, metavar="RATE",
+                        help="bytes a second that a member may say for long, or 0 for any number"
+                        " (64K; on this machine any number)")  # fmt: skip
+    parser.add_argument("--tls", action="store_true", help="encrypt, by a certificate that is made on first use")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE",
+                        help="encrypt by this certificate, read again on SIGHUP")  # fmt: skip
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, if that is in another file")
+    parser.add_argument("--members-only", action="store_true",
+                        help="let nobody in who has no name here yet and no invitation (greenchat names)")  # fmt: skip
+    parser.add_argument("--insecure", action="store_true", help="encrypt nothing, not even beyond this machine")
+    options = parser.parse_args(arguments)
+    options.tls = options.tls or options.tls_cert is not None
+    if options.insecure and options.tls:
+        parser.error("--insecure is the contrary of --tls")
+    if options.members_only and not options.tls:
+        parser.error("--members-only takes --tls, because nobody can prove who he is without")
+    if options.tls_key and not options.tls_cert:
+        parser.error("--tls-key is for the certificate of --tls-cert")
+    return options
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Raises `ListenError` or `SecurityError`."""
+    certificate = _certificate(options)
+    registry = Registry(home() / "names.db") if certificate else None
+    chat = ChatServer(
+        options.port, host=options.host, backlog=options.backlog, member_rate=options.member_rate,
+        certificate=certificate, registry=registry, members_only=options.members_only, insecure=options.insecure,
+    )  # fmt: skip
+    on_signals(lambda _number: _end(chat), signal.SIGINT, signal.SIGTERM)
+    chat.start()
+    tell(f"listening on {' and '.join(chat.hosts)}, port {chat.port}")
+    if certificate:
+        tell(f"encrypted; the fingerprint is {certificate.fingerprint}")
+        gevent.signal_handler(signal.SIGHUP, _load_again, certificate)
+    elif not all(map(is_loopback, chat.hosts)):
+        tell("warning: nothing is encrypted: whoever is on the way can read and change what is said and sent")
+    chat.serve_forever()
+    if registry:
+        registry.close()
+    return 0
+
+
+def _end(chat: ChatServer) -> None:
+    if chat.relaying:
+        files = "1 relayed file" if chat.relaying == 1 else f"{chat.relaying} relayed files"
+        tell(f"waiting for {files} to be done; a second signal ends that")
+    gevent.spawn(chat.stop)
+
+
+def _certificate(options: argparse.Namespace) -> Certificate | None:
+    """What the server shows, if it is to encrypt. Raises `SecurityError`."""
+    if options.tls_cert:
+        return Certificate(options.tls_cert, options.tls_key or options.tls_cert)
+    if options.tls:
+        path = key_file(home() / "server.pem")
+        return Certificate(path, path)
+    return None
+
+
+def _load_again(certificate: Certificate) -> None:
+    try:
+        certificate.load()
+    except SecurityError as error:
+        tell(f"the certificate stays as it was: {error}")
+    else:
+        tell(f"the certificate was read again; the fingerprint is {certificate.fingerprint}")

@@ -1,0 +1,162 @@
+"""Who owns which name, who is not let in, who is invited: what a server remembers, in SQLite on a thread of its own."""
+
+import hashlib
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
+
+from gevent.threadpool import ThreadPool
+
+from greenchat.errors import Code, Refused, SecurityError
+from greenchat.protocol.limits import MAX_NAMES, MAX_NAMES_EACH
+from greenchat.protocol.names import looks, name_key
+from greenchat.threads import call, end
+
+__all__ = ["Owned", "Registry"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS names (
+    key TEXT PRIMARY KEY, written TEXT NOT NULL UNIQUE, small TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL, owner TEXT NOT NULL, since INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS owners ON names (owner);
+CREATE TABLE IF NOT EXISTS bans (what TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS invites (digest TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+"""
+
+
+class Owned(NamedTuple):
+    """A name, the fingerprint of the key that owns it, and since when, in seconds since 1970."""
+
+    name: str
+    owner: str
+    since: int
+
+
+class Registry:
+    """The file *path*, which another process may use at the same time. Raises `SecurityError` if it can't be used."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pool = ThreadPool(1)
+        try:
+            self._on_thread(self._open)
+        except SecurityError:
+            end(self._pool)
+            raise
+
+    def enter(
+        self, name: str, owner: str | None, network: str, *, invite: str = "", members_only: bool = False
+    ) -> None:
+        """Let the *owner* of a key, by its fingerprint, or a guest, use *name*; a free one is the owner's from now on.
+
+        Where there are *members_only*, a key that owns no name yet needs an *invite*, and uses it up. Raises `Refused`.
+        """
+        self._on_thread(self._enter, name, owner, network, invite=invite, members_only=members_only)
+
+    def is_banned(self, owner: str | None, network: str) -> bool:
+        """Whether one of them is not let in."""
+        return self._on_thread(self._banned, owner, network)
+
+    def names(self) -> list[Owned]:
+        """All that are owned, in their order."""
+        return [Owned(*row) for row in self._on_thread(self._all, "SELECT name, owner, since FROM names ORDER BY key")]
+
+    def free(self, name: str) -> bool:
+        """Let somebody else have *name*; whether it was owned."""
+        return self._on_thread(self._change, "DELETE FROM names WHERE key = ?", name_key(name)) > 0
+
+    def bans(self) -> list[str]:
+        """Who is not let in: fingerprints and networks, in their order."""
+        return [what for (what,) in self._on_thread(self._all, "SELECT what FROM bans ORDER BY what")]
+
+    def ban(self, what: str) -> None:
+        """Let a key, by its fingerprint, or a network not in any more."""
+        self._on_thread(self._change, "INSERT OR IGNORE INTO bans VALUES (?)", what)
+
+    def unban(self, what: str) -> bool:
+        """Let it in again; whether it was banned."""
+        return self._on_thread(self._change, "DELETE FROM bans WHERE what = ?", what) > 0
+
+    def invite(self, seconds: float) -> str:
+        """A code that lets one new key in, once, for so many *seconds*. It is not kept here, but only its digest."""
+        code = secrets.token_hex(16)
+        until = int(time.time() + seconds)
+        self._on_thread(self._change, "DELETE FROM invites WHERE until < ?", int(time.time()))
+        self._on_thread(self._change, "INSERT INTO invites VALUES (?, ?)", _digest(code), until)
+        return code
+
+    def close(self) -> None:
+        """Close the file, and end the thread."""
+        self._on_thread(self._db.close)
+        end(self._pool)
+
+    def _on_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return call(self._pool, work, *args, **kwargs)
+        except (sqlite3.Error, OSError) as error:
+            raise SecurityError(Code.FAILED, f"cannot use {self._path}: {error}") from None
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path.touch(mode=0o600)
+        self._db = sqlite3.connect(self._path, isolation_level=None)
+        self._db.executescript(_SCHEMA)
+
+    def _all(self, query: str) -> list[Any]:
+        return self._db.execute(query).fetchall()
+
+    def _change(self, statement: str, *values: str | int) -> int:
+        """How many rows it changed."""
+        return self._db.execute(statement, values).rowcount
+
+    def _banned(self, owner: str | None, network: str) -> bool:
+        return self._db.execute("SELECT 1 FROM bans WHERE what IN (?, ?)", (owner, network)).fetchone() is not None
+
+    def _enter(self, name: str, owner: str | None, network: str, *, invite: str, members_only: bool) -> None:
+        with self._db:  # undoes all if it is refused
+            self._db.execute("BEGIN IMMEDIATE")
+            if self._banned(owner, network):
+                raise Refused(Code.BANNED)
+            if self._has(owner, name):
+                return
+            owned = self._count("SELECT count(*) FROM names WHERE owner = ?", owner)
+            if members_only and not owned:
+                self._use_up(invite, owner)
+            if owner is not None:
+                self._give(name, owner, owned)
+
+    def _has(self, owner: str | None, name: str) -> bool:
+        """Whether *name* is *owner*'s. Somebody else's is refused, and so is one that looks like any that is owned."""
+        query = "SELECT key, owner FROM names WHERE key = ? OR written = ? OR small = ?"
+        found = self._db.execute(query, (name_key(name), *looks(name))).fetchall()
+        if found and found != [(name_key(name), owner)]:
+            raise Refused(Code.NAME_OWNED)
+        return bool(found)
+
+    def _use_up(self, invite: str, owner: str | None) -> None:
+        used = owner is not None and self._change(
+            "DELETE FROM invites WHERE digest = ? AND until >= ?", _digest(invite), int(time.time())
+        )
+        if not used:
+            raise Refused(Code.BAD_INVITE if invite else Code.MEMBERS_ONLY)
+
+    def _give(self, name: str, owner: str, owned: int) -> None:
+        if owned >= MAX_NAMES_EACH or self._count("SELECT count(*) FROM names") >= MAX_NAMES:
+            raise Refused(Code.TOO_MANY_NAMES)
+        self._change(
+            "INSERT INTO names VALUES (?, ?, ?, ?, ?, ?)", name_key(name), *looks(name), name, owner, int(time.time())
+        )
+
+    def _count(self, query: str, *values: str | None) -> int:
+        return int(self._db.execute(query, values).fetchone()[0])
+
+
+def _digest(code: str) -> str:
+    return hashlib.sha256(code.encode()).hexdigest()
