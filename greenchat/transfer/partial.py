@@ -156,8 +156,7 @@ class Partial:
         if self._fd < 0:
             return
         if self._published or not (self.resumable and self.size):
-            with contextlib.suppress(OSError):  # published, it has lost this name already, or has two
-                os.unlink(self._temporary, dir_fd=self._directory)
+            _unlink_own(self._directory, self._temporary, self._fd)  # published, it has lost it already, or has two
         for fd in (self._fd, self._directory):
             os.close(fd)
         self._fd = self._directory = -1
@@ -188,10 +187,24 @@ def open_partial(directory: int, owner: str, name: str) -> Partial:
 
 
 def _forget_published(directory: int, temporary: str, name: str) -> None:
-    """Remove what is only another name of *name*: who published it was killed before it could."""
+    """Remove what is only another name of *name*: who published it was killed before it could.
+
+    Only with its lock: then nobody is publishing it now, and nobody else's file gets this name meanwhile.
+    """
     with contextlib.suppress(OSError):
-        hidden = os.stat(temporary, dir_fd=directory, follow_symlinks=False)
-        if os.path.samestat(hidden, os.stat(name, dir_fd=directory, follow_symlinks=False)):
+        fd = os.open(temporary, _REOPEN, dir_fd=directory)
+        try:
+            _lock(fd)
+            if os.path.samestat(os.fstat(fd), os.stat(name, dir_fd=directory, follow_symlinks=False)):
+                _unlink_own(directory, temporary, fd)
+        finally:
+            os.close(fd)
+
+
+def _unlink_own(directory: int, temporary: str, fd: int) -> None:
+    """Remove the name *temporary* of the file *fd*, which is locked; another's file that has got this name stays."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.fstat(fd), os.stat(temporary, dir_fd=directory, follow_symlinks=False)):
             os.unlink(temporary, dir_fd=directory)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import secrets
 import stat
@@ -173,13 +174,16 @@ def test_row_05_two_downloads_of_the_same_content_make_one_file(tmp_path: Path) 
     assert contents(tmp_path) == {"a": b"same"}
 
 
-def _reopening(directory: Path, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> Partial:
+def _reopening(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object], *, exists: bool = True
+) -> Partial:
     """Open a partial; the moment it is open, and not locked yet, this happens."""
-    real = fcntl.flock
+    real, calls = fcntl.flock, itertools.count()
 
     def flock(fd: int, operation: int) -> None:
-        monkeypatch.setattr(fcntl, "flock", real)
-        happens()
+        if next(calls) == exists:  # then the first is by who looks whether it is published
+            monkeypatch.setattr(fcntl, "flock", real)
+            happens()
         real(fd, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)
@@ -213,6 +217,19 @@ def test_row_05_what_is_published_between_opening_and_locking_is_not_written(
     assert not any(name.startswith(".") for name in names(tmp_path))
 
 
+def test_row_05_partial_that_another_begins_while_one_is_closed_stays(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    with partial_in(tmp_path) as first:
+        fill(first, b"whole")
+        first.publish()  # by renaming, so that the hidden name is free
+        with partial_in(tmp_path) as second:
+            fill(second, b"mine")
+            first.close()
+            assert b"mine" in contents(tmp_path).values()
+            second.publish()
+    assert contents(tmp_path) == {"a": b"mine", "a.~1~": b"old", "a.~2~": b"whole"}
+
+
 def test_row_05_what_gets_a_second_name_between_opening_and_locking_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,7 +261,10 @@ def test_row_05_new_one_that_another_finds_first_is_left_to_it(tmp_path: Path, m
     def another_opens_it() -> None:
         others.append(_reopening(tmp_path, monkeypatch, lambda: None))
 
-    with closing(_reopening(tmp_path, monkeypatch, another_opens_it)) as mine, closing(others[0]) as theirs:
+    with (
+        closing(_reopening(tmp_path, monkeypatch, another_opens_it, exists=False)) as mine,
+        closing(others[0]) as theirs,
+    ):
         assert theirs.resumable
         assert not mine.resumable
         for partial, content in ((mine, b"mine"), (theirs, b"theirs")):
