@@ -10,11 +10,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from gevent import socket
 from gevent import ssl as green_ssl
 
-from greenchat.security.keys import key_file
+from greenchat.security.keys import Identity, key_file
 from greenchat.server.certificate import Certificate
 
 
@@ -30,6 +30,19 @@ def encrypted(port: int) -> Wire:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return Wire.over(context.wrap_socket(socket.create_connection(("127.0.0.1", port))))
+
+
+def signed_by_another(signer: Identity, path: Path) -> Identity:
+    """Somebody with a key of its own, in *path*, and a certificate that *signer* has made for it."""
+    key, day = Ed25519PrivateKey.generate(), dt.timedelta(days=1)
+    issuer, now = x509.load_der_x509_certificate(signer.certificate).subject, dt.datetime.now(dt.UTC)
+    builder = x509.CertificateBuilder(issuer, issuer, key.public_key(), 2, now - day, now + day)
+    signing = load_pem_private_key(signer.path.read_bytes(), None)
+    assert isinstance(signing, Ed25519PrivateKey)
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.touch(mode=0o600)
+    path.write_bytes(secret + builder.sign(signing, None).public_bytes(Encoding.PEM))
+    return Identity(path)
 
 
 def elliptic_certificate() -> bytes:

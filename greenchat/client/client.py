@@ -99,7 +99,7 @@ class ChatClient:
         self._into = Path(into)
         self._on_served = on_served
         self._inbox = Inbox()
-        routes = Routes(self._server, Route(route))
+        routes = Routes(self._server, Route(route), identity)
         self._downloads = Downloads(self._tell, routes, self.moving, slots=parallel)
         self._session: Session | None = None
         self._resources = contextlib.ExitStack()
@@ -122,7 +122,9 @@ class ChatClient:
             undo.callback(self._destination.close)
             session = self._session = self._connect()
             undo.callback(session.close)
-            self._uploads = Uploads(share, self._tell, self._on_served, self.moving, server=self._server)
+            self._uploads = Uploads(
+                share, self._tell, self._on_served, self.moving, server=self._server, identity=self._identity
+            )
             undo.callback(self._uploads.close)
             # Where the server sees us, and nowhere else.
             here = session.local_host

@@ -18,7 +18,10 @@ from greenchat.protocol.limits import (
     MIN_PORT,
     SLOWEST_DISK,
 )
-from greenchat.protocol.records import File, Pull, Take
+from greenchat.protocol.records import File, Pull, Secure, Take
+from greenchat.security.keys import Identity
+from greenchat.security.proof import certificate_of, transfer_of
+from greenchat.security.tls import pair_context
 from greenchat.transfer.channel import Channel
 
 __all__ = ["Route", "Routes"]
@@ -39,8 +42,9 @@ class Route(enum.StrEnum):
 class Routes:
     """Opens channels to owners, and has all of them end on `close`."""
 
-    def __init__(self, server: tuple[str, int], route: Route) -> None:
+    def __init__(self, server: tuple[str, int], route: Route, identity: Identity | None = None) -> None:
         self._server = server
+        self._identity = identity
         self._route = route
         self._channels: set[Channel] = set()
         self._closed = False
@@ -64,11 +68,13 @@ class Routes:
             channel.abort()
 
     def _reach(self, take: Take, pull: Pull, turn: int) -> tuple[Channel, File]:
+        if self._identity and not take.certificate:
+            raise TransferError(Code.NO_KEY)
         error: GreenchatError = TransferError(Code.UNREACHABLE)
         ways = list(self._ways(take))
         for place in range(len(ways)):
             try:
-                return self._pull(ways[(turn + place) % len(ways)], pull)
+                return self._pull(ways[(turn + place) % len(ways)], pull, take)
             except (ConnectError, ProtocolError) as failure:
                 error = failure
             except TransferError as failure:
@@ -96,11 +102,15 @@ class Routes:
             channel.join_relay(key, 2 * MEET_SECONDS)  # the server gives the owner one
         return channel
 
-    def _pull(self, open_channel: Callable[[], Channel], pull: Pull) -> tuple[Channel, File]:
+    def _pull(self, open_channel: Callable[[], Channel], pull: Pull, take: Take) -> tuple[Channel, File]:
         self._check_open()
         channel = open_channel()
         with self._hung_up_on_error(channel):
             self._check_open()
+            if self._identity:
+                owner = certificate_of(take.certificate)
+                channel.send(Secure(transfer_of(take.ticket)))
+                channel.encrypt(pair_context(self._identity, owner, server=False), owner)
             channel.send(pull)
             file = channel.expect(File, ANSWER_SECONDS, more=pull.offset / SLOWEST_DISK)
         return channel, file

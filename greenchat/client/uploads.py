@@ -26,7 +26,10 @@ from greenchat.protocol.limits import (
     MEET_SECONDS,
     TICKET_SECONDS,
 )
-from greenchat.protocol.records import Dial, Have, Pull, Record, Refuse, Want
+from greenchat.protocol.records import Dial, Have, Pull, Record, Refuse, Secure, Want
+from greenchat.security.keys import Identity
+from greenchat.security.proof import certificate_of, transfer_of
+from greenchat.security.tls import pair_context
 from greenchat.threads import end
 from greenchat.transfer.channel import Channel
 from greenchat.transfer.digest import ALGORITHMS
@@ -51,6 +54,8 @@ class Served:
 class _Offer:
     requester: str
     file: str
+    certificate: bytes = b""
+    """The requester's, where all is encrypted."""
     made: float = field(default_factory=time.monotonic)
 
     def expired(self) -> bool:
@@ -60,7 +65,7 @@ class _Offer:
 class Uploads:
     """Answers the server's requests for files, and hands out each once to whoever shows its ticket."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one thing that serving takes
         self,
         share: Share,
         tell: Callable[[Record], None],
@@ -68,6 +73,7 @@ class Uploads:
         traffic: Traffic,
         *,
         server: tuple[str, int],
+        identity: Identity | None = None,
     ) -> None:
         self._share = share
         self._pool = ThreadPool(DIGEST_THREADS)
@@ -75,7 +81,9 @@ class Uploads:
         self._on_served = on_served
         self._traffic = traffic
         self._server = server
+        self._identity = identity
         self._offers: OrderedDict[str, _Offer] = OrderedDict()
+        """What was offered, by what names each ticket in the open."""
         self._listeners: list[Listener] = []
         self._accepted, self._dialled = Group(), Group()
         self._dialled_for: dict[gevent.Greenlet[..., None], str] = {}
@@ -96,18 +104,19 @@ class Uploads:
         """Say whether there is such a file, and if so, honour the ticket for a while."""
         try:
             self._check_room(want.requester)
+            certificate = self._certificate_of(want)
             with self._share.open(want.file) as file:
                 size = file.size
-        except TransferError as error:
+        except GreenchatError as error:
             self._tell(Refuse(want.ticket, error.code, sentence(error.code)))
             return
         self._forget_old_offers()
-        self._offers[want.ticket] = _Offer(want.requester, want.file)
+        self._offers[transfer_of(want.ticket)] = _Offer(want.requester, want.file, certificate)
         self._tell(Have(want.ticket, size, ALGORITHMS))
 
     def dial(self, dial: Dial) -> None:
         """Join a relayed connection, if it is for a file that was offered."""
-        offer = self._offers.get(dial.ticket)
+        offer = self._offers.get(transfer_of(dial.ticket))
         if offer is None or len(self._dialled) >= MAX_UPLOADS:
             return
         if list(self._dialled_for.values()).count(offer.requester) < MAX_UPLOADS_EACH:
@@ -125,6 +134,13 @@ class Uploads:
         self._accepted.join(timeout=GOODBYE_SECONDS)  # it may wait for the disk
         self._accepted.kill()
         end(self._pool)
+
+    def _certificate_of(self, want: Want) -> bytes:
+        if self._identity is None:
+            return b""
+        if not want.certificate:
+            raise TransferError(Code.NO_KEY)
+        return certificate_of(want.certificate)
 
     def _check_room(self, requester: str) -> None:
         requesters = list(self._serving.values())
@@ -154,7 +170,7 @@ class Uploads:
         """Whoever connects first matters not: only who shows a ticket gets something, and uses the ticket up."""
         try:
             pull = self._expect_pull(channel)
-            offer = self._offers.pop(pull.ticket, None)
+            offer = self._offers.pop(transfer_of(pull.ticket), None)
             if offer is None or offer.expired():
                 raise TransferError(Code.BAD_TICKET)
             self._check_room(offer.requester)
@@ -167,9 +183,23 @@ class Uploads:
     def _expect_pull(self, channel: Channel) -> Pull:
         self._strangers[channel] = None
         try:
-            return channel.expect(Pull, HELLO_SECONDS)
+            if self._identity is None:
+                return channel.expect(Pull, HELLO_SECONDS)
+            return self._expect_encrypted(channel, self._identity)
         finally:
             del self._strangers[channel]
+
+    def _expect_encrypted(self, channel: Channel, identity: Identity) -> Pull:
+        """Only from the one whom the transfer is for."""
+        secure = channel.expect(Secure, HELLO_SECONDS)
+        offer = self._offers.get(secure.transfer)
+        if offer is None:
+            raise TransferError(Code.BAD_TICKET)
+        channel.encrypt(pair_context(identity, offer.certificate, server=True), offer.certificate)
+        pull = channel.expect(Pull, HELLO_SECONDS)
+        if transfer_of(pull.ticket) != secure.transfer:
+            raise TransferError(Code.BAD_TICKET)
+        return pull
 
     def _serve_offer(self, channel: Channel, pull: Pull, offer: _Offer) -> None:
         self._serving[channel] = offer.requester

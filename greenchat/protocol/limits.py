@@ -139,6 +139,9 @@ ANSWER_SECONDS: Final = 10.0
 TICKET_SECONDS: Final = 60.0
 """For a ticket to be used, from when it was made."""
 
+HANDSHAKE_SECONDS: Final = 10.0
+"""For the two ends of a data connection to agree on how to encrypt it."""
+
 MEET_SECONDS: Final = 10.0
 """For the second side of a relayed transfer to join the first."""
 

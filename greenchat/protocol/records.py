@@ -29,6 +29,7 @@ __all__ = [
     "Refuse",
     "Refused",
     "Relay",
+    "Secure",
     "Sorry",
     "Take",
     "Wait",
@@ -147,16 +148,20 @@ class Error(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Want(Record):
-    """Asks an owner for *file*, on behalf of the user *requester*, who will show *ticket*."""
+    """Asks an owner for *file*, on behalf of *requester*, who will show *ticket*, and a *certificate* if it has one."""
 
     ticket: str
     requester: str
     file: str
+    certificate: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Take(Record):
-    """The requester may fetch its request *id*: at a *direct* address, or relayed, with *key*."""
+    """The requester may fetch its request *id*: at a *direct* address, or relayed, with *key*.
+
+    If the owner has a *certificate*, it will show it, and ask for the requester's.
+    """
 
     id: int
     ticket: str
@@ -164,6 +169,7 @@ class Take(Record):
     direct: Addresses
     key: str
     algorithms: Algorithms
+    certificate: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +195,13 @@ class Go(Record):
 
 
 # --- the data connection ----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Secure(Record):
+    """From here on all is encrypted, for the *transfer* whose ticket has this SHA-256, in hexadecimal."""
+
+    transfer: str
 
 
 @dataclasses.dataclass(frozen=True)

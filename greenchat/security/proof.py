@@ -9,7 +9,7 @@ from greenchat.errors import Code, ProtocolError
 from greenchat.protocol.limits import MAX_CERTIFICATE
 from greenchat.security.keys import Identity, signed_by
 
-__all__ = ["certificate_of", "is_proof", "new_nonce", "prove", "text_of"]
+__all__ = ["certificate_of", "is_proof", "new_nonce", "prove", "text_of", "transfer_of"]
 
 _PURPOSE: Final = b"greenchat: this is my name, version 1\0"
 """So that no signature made for something else, such as TLS, is a proof."""
@@ -34,6 +34,11 @@ def certificate_of(text: str) -> bytes:
     if 0 < len(certificate) <= MAX_CERTIFICATE:
         return certificate
     raise ProtocolError(Code.BAD_PROOF)
+
+
+def transfer_of(ticket: str) -> str:
+    """What names a ticket where everybody can read it."""
+    return hashlib.sha256(ticket.encode()).hexdigest()
 
 
 def prove(identity: Identity, nonce: str, server: bytes, name: str) -> str:

@@ -2,14 +2,17 @@
 
 import contextlib
 import hashlib
+import mmap
 import ssl
 from base64 import b64encode
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from greenchat.errors import Code, ConnectError, ProtocolError
+from greenchat.security.keys import Identity
 
-__all__ = ["ALERT", "HANDSHAKE", "Tls", "client_context", "fingerprint", "server_context"]
+__all__ = ["ALERT", "HANDSHAKE", "Tls", "client_context", "fingerprint", "pair_context", "server_context"]
 
 HANDSHAKE: Final = b"\x16"
 """The first byte of an encrypted connection, and of no plain one (RFC 8446, section 5.1)."""
@@ -42,6 +45,25 @@ def _no_password() -> str:
     return ""  # rather than to ask on the terminal, and to wait there
 
 
+def pair_context(identity: Identity, peer: bytes, *, server: bool) -> ssl.SSLContext:
+    """For one end of a connection between two who know each other's certificates; *peer* is the other's, in DER.
+
+    The end that is connected to is the *server*. Raises `ProtocolError` if the other's is no certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    if server:
+        context.num_tickets = 0
+    try:
+        context.load_cert_chain(identity.path)
+        context.load_verify_locations(cadata=peer)
+    except (OSError, ValueError):
+        raise ProtocolError(Code.BAD_TLS) from None
+    return context
+
+
 def client_context(*, vouched: bool) -> ssl.SSLContext:
     """For a client that takes only who is *vouched* for by this system's authorities, or else looks for itself."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -57,11 +79,11 @@ def client_context(*, vouched: bool) -> ssl.SSLContext:
 class Tls:
     """Seals what is to be sent and opens what was received.
 
-    A client names the *host* that it expects, and begins: what `outgoing` has is for the peer, from the start and after
-    each `receive`, until the connection is `established`. Then it goes with what is sealed.
+    A client begins, and may name the *host* that it expects. What `outgoing` has is for the peer, from the start and
+    after each `receive`, until the connection is `established`. Then it goes with what is sealed.
     """
 
-    __slots__ = ("_incoming", "_outgoing", "_ssl", "ended", "established")
+    __slots__ = ("_incoming", "_outgoing", "_plain", "_ssl", "ended", "established")
 
     def __init__(self, context: ssl.SSLContext, host: str | None = None) -> None:
         self.established = False
@@ -69,8 +91,10 @@ class Tls:
         self.ended = False
         """Whether the peer has said that nothing more will come."""
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=host is None, server_hostname=host)
-        if host is not None:
+        server = context.protocol is ssl.PROTOCOL_TLS_SERVER
+        self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=server, server_hostname=host)
+        self._plain = memoryview(b"")
+        if not server:
             self._shake_hands()
 
     def receive(self, data: bytes) -> bytes:
@@ -86,7 +110,20 @@ class Tls:
             raise ProtocolError(Code.BAD_TLS)
         return b"".join(self._open()) if self.established else b""
 
-    def seal(self, data: bytes) -> bytes:
+    def open(self, data: memoryview) -> memoryview:
+        """The same for much at once, once `established`: what it returns is good until the next call."""
+        most = len(data) + 2 * _RECORD  # with what came of a record before
+        if len(self._plain) < most:
+            self._plain = memoryview(mmap.mmap(-1, most))  # as in `greenchat.transfer.pump`
+        self._incoming.write(data)
+        size = 0
+        with self._tampering():
+            while read := cast(int, self._ssl.read(_RECORD, self._plain[size:])):
+                size += read
+            self.ended = True
+        return self._plain[:size]
+
+    def seal(self, data: bytes | memoryview) -> bytes:
         """What to send so that the peer receives *data*: nothing yet before the connection is `established`.
 
         After it broke only what `outgoing` has.
@@ -121,14 +158,20 @@ class Tls:
 
     def _open(self) -> "list[bytes]":
         opened = []
-        try:
+        with self._tampering():
             while data := self._ssl.read(_RECORD):
                 opened.append(data)
             self.ended = True
+        return opened
+
+    @contextlib.contextmanager
+    def _tampering(self) -> Iterator[None]:
+        """Around reading all that there is."""
+        try:
+            yield
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
             self.ended = True
         except ssl.SSLError:
             raise ProtocolError(Code.BAD_TLS) from None
-        return opened

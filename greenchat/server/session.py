@@ -77,19 +77,19 @@ class Session:
         "_outbox",
         "_sock",
         "_wire",
+        "certificate",
         "deliver",
         "host",
         "listen",
         "name",
-        "owner",
     )
 
     def __init__(self, house: House, sock: socket.socket, host: str) -> None:
         self.name = ""
         self.host = plain_host(host)
         self.listen: int | None = None
-        self.owner = ""
-        """The fingerprint of the key that it has proved to have, if any."""
+        self.certificate = ""
+        """What it has proved to have the key of, as a record has it."""
         self._claim: Claim | None = None
         self._house = house
         self._sock = sock
@@ -191,9 +191,9 @@ class Session:
         """As who has proved to be the owner of a name, and takes it over from a connection that it has lost."""
         assert self._house.door
         self._house.door.admit(claim, proof, self.host)
-        self.owner = claim.owner
+        self.certificate = claim.hello.certificate
         ghost = self._house.directory.find(claim.hello.name)
-        if isinstance(ghost, Session) and ghost.owner == self.owner:
+        if isinstance(ghost, Session) and ghost.certificate == self.certificate:
             ghost.end(Code.TAKEN_OVER)
             ghost.leave()
         self._enter(claim.hello)

@@ -34,6 +34,8 @@ class Party(Protocol):
     """The address that the server sees."""
     listen: int | None
     """The port for file requests: 0 if there is none, None for a guest, who cannot serve."""
+    certificate: str
+    """What it has proved to have the key of, as a record has it; nothing if it has not."""
 
     def tell(self, record: Record) -> None:
         """Send *record* without ever waiting and without raising."""
@@ -88,7 +90,7 @@ class TicketOffice:
         self._by_ticket[transfer.ticket] = transfer
         self._of[requester][transfer] = self._of[owner][transfer] = None
         self._expire_in(ANSWER_SECONDS, transfer)
-        owner.tell(Want(transfer.ticket, requester.name, get.file))
+        owner.tell(Want(transfer.ticket, requester.name, get.file, requester.certificate))
 
     def have(self, owner: Party, have: Have) -> None:
         """The owner has the file: tell the requester where it may be fetched."""
@@ -103,7 +105,15 @@ class TicketOffice:
             with contextlib.suppress(TransferError):  # it is told when they come to the relay
                 self._relay.start()
         transfer.requester.tell(
-            Take(transfer.id, have.ticket, have.size, direct, transfer.requester_key, have.algorithms)
+            Take(
+                transfer.id,
+                have.ticket,
+                have.size,
+                direct,
+                transfer.requester_key,
+                have.algorithms,
+                owner.certificate,
+            )
         )
 
     def refuse(self, owner: Party, refuse: Refuse) -> None:

@@ -6,7 +6,9 @@ requester   Got, once the file is published
 """
 
 import contextlib
+import mmap
 import os
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -19,23 +21,27 @@ from gevent.threadpool import ThreadPool
 from greenchat.errors import Code, GreenchatError, ProtocolError, TransferError, sentence
 from greenchat.protocol.limits import (
     ABORT_SECONDS,
+    CHUNK,
     DIGESTED_AHEAD,
+    HANDSHAKE_SECONDS,
     MAX_LINE,
     PUBLISH_SECONDS,
     STALL_SECONDS,
     WAIT_SECONDS,
 )
 from greenchat.protocol.records import SOH, Done, File, Go, Got, Pull, Record, Relay, Sorry, Wait, decode, encode
+from greenchat.security.tls import Tls
 from greenchat.threads import Job
 from greenchat.transfer.digest import ALGORITHMS, Digest
 from greenchat.transfer.moving import Moving
 from greenchat.transfer.partial import Partial
-from greenchat.transfer.pump import Stream, receive_bytes, send_range
+from greenchat.transfer.pump import Stream, receive_bytes, send_range, send_sealed
 from greenchat.transfer.share import SharedFile
 
 __all__ = ["Channel"]
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 _RESET: Final = struct.pack("ii", 1, 0)
 """As `SO_LINGER`: closing throws away what is left, and says so."""
@@ -51,6 +57,7 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._stream = Stream(sock)
+        self._tls: Tls | None = None
         self._early = b""
         """Received together with a record, and to be read after it."""
         self._amid_bytes = False
@@ -59,7 +66,7 @@ class Channel:
     def send(self, record: Record) -> None:
         """Send *record*."""
         with gevent.Timeout(STALL_SECONDS, TransferError(Code.STALLED)), _lost_connection():
-            self._sock.sendall(encode(record))
+            self._sock.sendall(self._tls.seal(encode(record)) if self._tls else encode(record))
 
     def expect(self, kind: type[R], seconds: float = STALL_SECONDS, more: float = 0.0) -> R:
         """The next record, which must be a *kind*. A `Sorry` is raised as the error that it tells of.
@@ -84,6 +91,27 @@ class Channel:
         self.send(Relay(key))
         self.expect(Go, seconds)
 
+    def encrypt(self, context: ssl.SSLContext, peer: bytes) -> None:
+        """From here on all is encrypted, and the other end has to be who has the certificate *peer*."""
+        tls = Tls(context)
+        with gevent.Timeout(HANDSHAKE_SECONDS, TransferError(Code.STALLED)), _lost_connection():
+            while self._shake_hands(tls):
+                self._stream.wait_readable()
+                self._early = self._receive_some()
+        if tls.peer() != peer:  # it may have signed another, to be somebody else
+            raise ProtocolError(Code.UNTRUSTED)
+        self._tls = tls
+
+    def _shake_hands(self, tls: Tls) -> bool:
+        """Whether the peer has to say more."""
+        received, self._early = self._early, b""
+        try:
+            if received or not tls.established:
+                self._early = tls.receive(received)
+        finally:
+            self._sock.sendall(tls.outgoing())
+        return not tls.established
+
     def upload(self, file: SharedFile, pull: Pull, pool: ThreadPool, moving: Moving) -> None:
         """Send *file* as *pull* asks for it, and return when the requester has it; it is digested on *pool*."""
         digest = self._resume(file, pull, pool)
@@ -105,8 +133,8 @@ class Channel:
         if not 0 < pull.offset <= file.size:
             return None
         digest, told = Digest(pull.algorithm), time.monotonic()
-        for offset, size in _pieces(0, pull.offset):
-            _digesting(pool, digest, file.fd, offset, size).result()
+        for offset, size in _pieces(0, pull.offset, DIGESTED_AHEAD):
+            _on_own_descriptor(pool, digest.update_from, file.fd, offset, size).result()
             if time.monotonic() - told > WAIT_SECONDS:
                 told = time.monotonic()
                 self.send(Wait())
@@ -114,24 +142,39 @@ class Channel:
 
     def _send_bytes(self, file: SharedFile, digest: Digest, pool: ThreadPool, moving: Moving) -> Digest:
         """Send each piece while a thread digests it, so that one read from the disk serves both."""
-        for offset, size in _pieces(moving.moved, file.size):
-            digesting = _digesting(pool, digest, file.fd, offset, size)
+        if self._tls:
+            self._send_sealed(self._tls, file, digest, pool, moving)
+            return digest
+        for offset, size in _pieces(moving.moved, file.size, DIGESTED_AHEAD):
+            digesting = _on_own_descriptor(pool, digest.update_from, file.fd, offset, size)
             with _lost_connection():
                 send_range(self._stream, file.fd, offset, size, moving)
             digesting.result()
         return digest
+
+    def _send_sealed(self, tls: Tls, file: SharedFile, digest: Digest, pool: ThreadPool, moving: Moving) -> None:
+        """Send each piece while a thread digests and seals the next."""
+        sealer, step = _Sealer(tls, digest), min(CHUNK, moving.limit.step)
+        sealed, of = b"", 0
+        for offset, size in _pieces(moving.moved, file.size, step):
+            sealing = _on_own_descriptor(pool, sealer.seal, file.fd, offset, size)
+            with _lost_connection():
+                send_sealed(self._stream, sealed, of, moving)
+            sealed, of = sealing.result(), size
+        with _lost_connection():
+            send_sealed(self._stream, sealed, of, moving)
 
     def download(self, size: int, partial: Partial, pool: ThreadPool, moving: Moving) -> str:
         """Have a thread of *pool* add the next *size* bytes to *partial*; the owner's digest of the whole file."""
         early, self._early = self._early[:size], self._early[size:]
         fd = _own(self._sock.fileno())  # of its own, because this greenlet may end before the thread does
         try:
-            receiving = Job(pool, _receive_and_close, fd, early, size, partial, moving)
+            receiving = Job(pool, _receive_and_close, fd, early, size, partial, moving, self._tls)
         except BaseException:  # killed while it waited for a thread
             os.close(fd)
             raise
         try:
-            receiving.result()
+            self._early = receiving.result() or self._early
         except BaseException:
             self.abort()
             receiving.wait(ABORT_SECONDS)  # then what has come is free for another who asks for it
@@ -176,27 +219,58 @@ class Channel:
             if len(self._early) > MAX_LINE:
                 raise ProtocolError(Code.LINE_TOO_LONG)
             self._stream.wait_readable()  # also when there is something to read: a flood must not outrun a deadline
-            data = self._sock.recv(MAX_LINE)
-            if not data:
-                raise TransferError(Code.INTERRUPTED)
-            self._early += data
+            data = self._receive_some()
+            self._early += self._tls.receive(data) if self._tls else data
         line, _, self._early = self._early.partition(b"\n")
         if len(line) > MAX_LINE:
             raise ProtocolError(Code.LINE_TOO_LONG)
         return line
 
+    def _receive_some(self) -> bytes:
+        data = self._sock.recv(MAX_LINE)
+        if not data:
+            raise TransferError(Code.INTERRUPTED)
+        return data
 
-def _pieces(offset: int, end: int) -> Iterator[tuple[int, int]]:
-    """From *offset* to *end*, each a place and a size, small enough to be digested while others wait."""
-    for place in range(offset, end, DIGESTED_AHEAD):
-        yield place, min(DIGESTED_AHEAD, end - place)
+
+class _Sealer:
+    """Makes of pieces of a file what is sent where all is encrypted, and digests them, on a thread."""
+
+    def __init__(self, tls: Tls, digest: Digest) -> None:
+        self._tls = tls
+        self._digest = digest
+        self._buffer = memoryview(mmap.mmap(-1, CHUNK))  # as in `greenchat.transfer.pump`
+
+    def seal(self, fd: int, offset: int, size: int) -> bytes:
+        """What to send for the *size* bytes of the file *fd* at *offset*. Raises `TransferError` if there are fewer."""
+        piece = self._buffer[:size]
+        while piece:
+            read = os.preadv(fd, [piece], offset)
+            if not read:
+                raise TransferError(Code.CHANGED)
+            piece, offset = piece[read:], offset + read
+        self._digest.update(self._buffer[:size])
+        return self._tls.seal(self._buffer[:size])
 
 
-def _digesting(pool: ThreadPool, digest: Digest, fd: int, offset: int, size: int) -> Job[None]:
+def _pieces(offset: int, end: int, most: int) -> Iterator[tuple[int, int]]:
+    """From *offset* to *end*, each a place and a size, of at *most* so many bytes."""
+    for place in range(offset, end, most):
+        yield place, min(most, end - place)
+
+
+def _on_own_descriptor(pool: ThreadPool, work: Callable[[int, int, int], T], fd: int, offset: int, size: int) -> Job[T]:
     """Begun on a descriptor of its own, because its greenlet may end, and close the file, before the thread does."""
     own = _own(fd)
+
+    def work_and_close() -> T:
+        try:
+            return work(own, offset, size)
+        finally:
+            os.close(own)
+
     try:
-        return Job(pool, _update_and_close, digest, own, offset, size)
+        return Job(pool, work_and_close)
     except BaseException:  # killed while it waited for a thread
         os.close(own)
         raise
@@ -210,24 +284,24 @@ def _own(fd: int) -> int:
         raise TransferError(Code.TOO_MANY) from None
 
 
-def _update_and_close(digest: Digest, fd: int, offset: int, size: int) -> None:
-    try:
-        digest.update_from(fd, offset, size)
-    finally:
-        os.close(fd)
+def _receive_and_close(  # noqa: PLR0913, PLR0917 - a thread is given all that it needs
+    fd: int, early: bytes, size: int, partial: Partial, moving: Moving, tls: Tls | None
+) -> bytes:
+    """What came behind the last of the bytes."""
+    rest = b""
 
-
-def _receive_and_close(fd: int, early: bytes, size: int, partial: Partial, moving: Moving) -> None:
     def receive(write: Callable[[memoryview], None]) -> None:
+        nonlocal rest
         write(memoryview(early))
         moving.add(len(early), time.sleep)
         with _lost_connection():
-            receive_bytes(fd, size - len(early), write, moving)
+            rest = receive_bytes(fd, size - len(early), write, moving, tls)
 
     try:
         partial.fill(receive)
     finally:
         os.close(fd)
+    return rest
 
 
 @contextlib.contextmanager

@@ -23,9 +23,10 @@ from gevent import get_hub, socket
 from greenchat.errors import Code, TransferError
 from greenchat.net import READ, WRITE
 from greenchat.protocol.limits import CHUNK, SLOWEST_STEP, STALL_SECONDS
+from greenchat.security.tls import Tls
 from greenchat.transfer.moving import Moving
 
-__all__ = ["Copier", "Mover", "Splicer", "Stream", "new_mover", "receive_bytes", "send_range"]
+__all__ = ["Copier", "Mover", "Splicer", "Stream", "new_mover", "receive_bytes", "send_range", "send_sealed"]
 
 _REFUSED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 """What sendfile answers where the system, a sandbox or the file's own file system lacks it."""
@@ -177,6 +178,21 @@ def send_range(stream: Stream, fd: int, offset: int, size: int, moving: Moving) 
         gevent.sleep(0)  # others have their turn, also while there is room for more
 
 
+def send_sealed(stream: Stream, sealed: bytes, size: int, moving: Moving) -> None:
+    """Send *sealed*, which is *size* bytes of a file, as fast as *moving* may.
+
+    Raises `TransferError` if the peer takes nothing for too long.
+    """
+    rest = memoryview(sealed)
+    while rest:
+        try:
+            rest = rest[os.write(stream.sock.fileno(), rest) :]
+        except BlockingIOError:
+            _wait_while_taken(stream)
+    moving.add(size, gevent.sleep)
+    gevent.sleep(0)
+
+
 def _send_file(sock: int, fd: int, offset: int, size: int) -> int:
     return os.sendfile(sock, fd, offset, size)
 
@@ -187,31 +203,37 @@ def _send_copy(sock: int, fd: int, offset: int, size: int) -> int:
     return os.write(sock, data) if data else 0
 
 
-def receive_bytes(fd: int, size: int, write: Callable[[memoryview], None], moving: Moving) -> None:
+def receive_bytes(
+    fd: int, size: int, write: Callable[[memoryview], None], moving: Moving, tls: Tls | None = None
+) -> bytes:
     """Give the next *size* bytes that come on the non-blocking socket *fd* to *write*, as fast as *moving* may.
 
-    Blocks, so that all that is done with a piece is done on one thread, and while the processor still has it in its
-    cache; *write* must not keep it. Raises `TransferError` if the connection ends before, or if too little comes for
-    too long.
+    With *tls* they come encrypted, and what has come behind the last of them is returned. Blocks, so that all that is
+    done with a piece is done on one thread, and while the processor still has it in its cache; *write* must not keep
+    it. Raises `TransferError` if the connection ends before, or if too little comes for too long, or `ProtocolError`.
     """
     # Pages of its own, because each thread's part of the heap would keep what was a buffer once.
     buffer = memoryview(mmap.mmap(-1, max(1, min(moving.limit.step, size))))
     readable = select.poll()
     readable.register(fd, select.POLLIN)
     patience, step = STALL_SECONDS, 0
+    rest = b""
     while size:
         try:
-            received = os.readv(fd, [buffer[:size]])
+            received = os.readv(fd, [buffer if tls else buffer[:size]])
         except BlockingIOError:
             patience -= _wait_for(readable, patience)
             continue
         if not received:
             raise TransferError(Code.INTERRUPTED)
-        write(buffer[:received])
-        size, step = size - received, step + received
+        arrived = tls.open(buffer[:received]) if tls else buffer[:received]
+        arrived, rest = arrived[:size], bytes(arrived[size:])
+        write(arrived)
+        size, step = size - len(arrived), step + received
         if step >= SLOWEST_STEP:
             patience, step = STALL_SECONDS, 0
-        moving.add(received, time.sleep)
+        moving.add(len(arrived), time.sleep)
+    return rest
 
 
 def _wait_for(ready: select.poll, patience: float) -> float:

@@ -28,6 +28,7 @@ class User:
     name: str
     listen: int | None = 5000
     host: str = "127.0.0.1"
+    certificate: str = ""
     told: list[Record] = field(default_factory=list)
 
     def tell(self, record: Record) -> None:
