@@ -89,8 +89,12 @@ def _guest(name: str) -> bytes:
     return _line(name.encode())
 
 
+def _greenchat(_home: Path, port: int, bound: int) -> list[str]:
+    return [sys.executable, str(TOP / "ChatServer.py"), str(port), "--backlog", str(bound or 2**40)]
+
+
 def _python(program: str, *options: str) -> Command:
-    """Ours reads what waits for a member from a constant, 1 MiB; the others put no bound to it."""
+    """These put no bound to what waits for a member."""
     return lambda _home, port, _bound: [sys.executable, str(TOP / program), str(port), *options]
 
 
@@ -215,7 +219,7 @@ def _mqtt_connect(name: str) -> bytes:
 GREENCHAT: Final = "greenchat"
 
 PEERS: Final[dict[str, Peer]] = {
-    GREENCHAT: Peer(_python("ChatServer.py"), _guest, _line),
+    GREENCHAT: Peer(_greenchat, _guest, _line),
     "Redis": Peer(
         _redis,
         join=lambda _name: _redis_command(b"SUBSCRIBE", b"room"),
@@ -262,7 +266,7 @@ BARE: Final = Peer(_python("benchmarks/bare_handler.py"), _guest, _line, mute=Tr
 """No chat at all: what is left of greenchat's figures for joining is its own."""
 
 CLIENTS: Final = Peer(
-    _python("ChatServer.py"),
+    _greenchat,
     join=lambda name: encode(Hello(1, name, 0)),
     say=_line,
     joined=b'"welcome"',

@@ -6,6 +6,7 @@ import functools
 import ipaddress
 import os
 import resource
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from greenchat.protocol import limits
 __all__ = [
     "LOOPBACK",
     "READ",
+    "RESET",
     "WRITE",
     "Handler",
     "Listener",
@@ -49,6 +51,9 @@ _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _PAUSE: Final = 0.1
 """Seconds without accepting after that; those who connect meanwhile wait in the kernel."""
+
+RESET: Final = struct.pack("ii", 1, 0)
+"""As `SO_LINGER`: closing throws away what is left, and says so."""
 
 READ: Final = 1
 WRITE: Final = 2
@@ -178,12 +183,20 @@ def _listen_error(error: OSError, host: str, port: int) -> ListenError:
     return ListenError(Code.CANNOT_LISTEN, f"cannot listen at {host} port {port}: {reason(error)}")
 
 
-class Listener(StreamServer):
-    """Accepts on one socket, a greenlet for each connection; when the system runs out of descriptors it pauses."""
+def _do_nothing() -> None:
+    pass
 
-    def __init__(self, sock: socket.socket, handler: Handler) -> None:
+
+class Listener(StreamServer):
+    """Accepts on one socket, a greenlet for each connection.
+
+    When the system runs out of descriptors it pauses, and *on_exhausted* may let some go.
+    """
+
+    def __init__(self, sock: socket.socket, handler: Handler, on_exhausted: Callable[[], object] = _do_nothing) -> None:
         sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
         super().__init__(sock, handler)
+        self._on_exhausted = on_exhausted
 
     @property
     def port(self) -> int:
@@ -198,6 +211,7 @@ class Listener(StreamServer):
             if error.errno not in _EXHAUSTED:
                 raise
             self.stop_accepting()
+            self._on_exhausted()
             gevent.spawn_later(_PAUSE, self._accept_again)
             return None
 
@@ -252,10 +266,6 @@ def next_turn() -> None:
         for watcher in (idle, looked):
             watcher.stop()
             watcher.close()
-
-
-def _do_nothing() -> None:
-    pass
 
 
 def send_now(sock: socket.socket, data: bytes | bytearray | memoryview) -> int:

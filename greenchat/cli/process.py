@@ -1,12 +1,13 @@
 """What a program of its own sees to: descriptors, signals, its log, its memory, its words to the user."""
 
+import contextlib
 import gc
 import logging
 import os
 import select
 import signal
-import sys
 from collections.abc import Callable
+from typing import Final
 
 import gevent
 
@@ -20,6 +21,10 @@ __all__ = [
     "on_suspend",
     "tell",
 ]
+
+
+_STDERR: Final = 2
+"""Written to as it is: `sys.stderr` may be missing, and keeps what it could not write."""
 
 
 def fill_standard_descriptors() -> None:
@@ -62,13 +67,14 @@ def on_suspend(leave: Callable[[], object], take: Callable[[], object]) -> None:
 
 
 class _Log(logging.Handler):
-    """Lines on standard error; one that would have to wait there is lost, because it would hold up everybody."""
+    """Lines on standard error; one that would have to wait there, or that nobody reads, is lost and holds up nobody."""
 
     def emit(self, record: logging.LogRecord) -> None:
         writable = select.poll()
-        writable.register(sys.stderr, select.POLLOUT)
-        if writable.poll(0):
-            os.write(sys.stderr.fileno(), f"{self.format(record)[: MAX_LINE // 2]}\n".encode())
+        with contextlib.suppress(OSError):
+            writable.register(_STDERR, select.POLLOUT)
+            if writable.poll(0):
+                os.write(_STDERR, f"{self.format(record)[: MAX_LINE // 2]}\n".encode())
 
 
 def log_to_stderr() -> None:
@@ -84,5 +90,6 @@ def collect_garbage_seldom() -> None:
 
 
 def tell(line: str) -> None:
-    """Say *line* to the user, on standard error."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is a program's own word to its user
+    """Say *line* to the user, on standard error; if nobody reads that, nothing happens."""
+    with contextlib.suppress(OSError):
+        os.write(_STDERR, f"{line}\n".encode(errors="backslashreplace"))

@@ -91,10 +91,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _end(chat: ChatServer) -> None:
+    gevent.spawn(chat.stop)
     if chat.relaying:
         files = "1 relayed file" if chat.relaying == 1 else f"{chat.relaying} relayed files"
         tell(f"waiting for {files} to be done; a second signal ends that")
-    gevent.spawn(chat.stop)
 
 
 def _certificate(options: argparse.Namespace) -> Certificate | None:

@@ -36,6 +36,9 @@ MAX_CONNECTIONS: Final = 16_384
 MAX_NEWCOMERS: Final = 8192
 """Connections that have said nothing yet: half of all. With more, who has been silent longest has to go."""
 
+TURNED_OUT: Final = 64
+"""Of those that have said nothing yet, the ones that go when there is no descriptor left to accept another."""
+
 MAX_FROM_ONE_NETWORK: Final = 256
 """Connections from one address, or one /64 of IPv6, this machine's own excepted: a hall full of people behind one
 router. ngIRCd grants 5, NATS any number."""
@@ -106,6 +109,13 @@ MAX_FAILING: Final = 4096
 
 INVITE_HOURS: Final = 72
 """That an invitation is good for, unless told otherwise."""
+
+MAX_UNSENT: Final = 128 * 1024
+"""What the system keeps of what is written to one member and not sent yet (TCP_NOTSENT_LOWAT). Else it takes megabytes,
+in which a message waits behind a flood, and which no watermark counts."""
+
+MAX_DEBTS: Final = 4096
+"""Networks of members who have left with a debt; past that the one that left longest ago is forgotten."""
 
 LISTEN_BACKLOG: Final = 1024
 """Connections that the kernel completes before they are accepted; nginx asks for 511."""

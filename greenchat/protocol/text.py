@@ -13,8 +13,8 @@ _SEPARATORS: Final = "\u2028\u2029"
 UNSAFE: Final = re.compile(f"[\x00-\x08\x0a-\x1f\x7f-\x9f{_DIRECTION}{_SEPARATORS}]")
 """A character that must not be shown raw: C0 (tab excepted), DEL, C1, direction controls, separators."""
 
-_UNSAFE_IN_BLOCK: Final = re.compile(UNSAFE.pattern.replace("\x0a-", "\x0b-"))
 _UNSAFE_ASCII: Final = bytes(code for code in (*range(0x20), 0x7F) if chr(code) not in "\t\n")
+_UNSAFE_BEYOND: Final = re.compile(f"[\x80-\x9f{_DIRECTION}{_SEPARATORS}]")
 
 
 def safe_line(text: str) -> str:
@@ -29,13 +29,30 @@ def safe_block(block: bytes) -> bytes:
     """
     if b"\r" in block:
         block = block.replace(b"\r\n", b"\n")
-    if block.isascii() and len(block.translate(None, _UNSAFE_ASCII)) == len(block):  # much less than a search takes
+    if len(block.translate(None, _UNSAFE_ASCII)) < len(block):  # much less than a search takes
+        block = _safe_ascii(block)
+    if block.isascii():
         return block
-    return _UNSAFE_IN_BLOCK.sub(_visible, block.decode(errors="replace")).encode()
+    text = block.decode(errors="replace")
+    return (text.translate(_VISIBLE_BEYOND) if _UNSAFE_BEYOND.search(text) else text).encode()
+
+
+def _safe_ascii(block: bytes) -> bytes:
+    """By as many replacements as there are kinds, because somebody may send a block of nothing else."""
+    for code in set(block) & set(_UNSAFE_ASCII):
+        block = block.replace(bytes([code]), _picture(code).encode())
+    return block
 
 
 def _visible(match: re.Match[str]) -> str:
-    point = ord(match[0])
+    return _picture(ord(match[0]))
+
+
+def _picture(point: int) -> str:
+    """The control pictures: ESC shows as one sign that says ESC; what has none, as one that could not be read."""
     if point < 0x20:
-        return chr(0x2400 + point)  # the control pictures: ESC shows as one sign that says ESC
+        return chr(0x2400 + point)
     return "\u2421" if point == 0x7F else "\ufffd"
+
+
+_VISIBLE_BEYOND: Final = {point: _picture(point) for point in range(0x80, 0x2070) if _UNSAFE_BEYOND.match(chr(point))}

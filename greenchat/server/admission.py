@@ -1,5 +1,6 @@
 """Who may come in: bounds on connections in all, from one network, and before the first line."""
 
+import itertools
 from collections import defaultdict
 from typing import Protocol
 
@@ -16,8 +17,8 @@ class Visitor(Protocol):
     host: str
     """The address that it comes from."""
 
-    def end(self, code: Code) -> None:
-        """Tell it why, and end its connection, without waiting."""
+    def turn_out(self, code: Code) -> None:
+        """Tell it why, and end its connection at once."""
 
 
 class Admission:
@@ -37,12 +38,16 @@ class Admission:
         if self._here >= MAX_CONNECTIONS or (where and self._from[where] >= MAX_FROM_ONE_NETWORK):
             raise Refused(Code.SERVER_FULL)
         if len(self._newcomers) >= MAX_NEWCOMERS:
-            longest = next(iter(self._newcomers))
-            self.known(longest)
-            longest.end(Code.HELLO_LATE)
+            self.turn_out(1)
         self._here += 1
         self._from[where] += 1
         self._newcomers[visitor] = None
+
+    def turn_out(self, number: int) -> None:
+        """Let so many go who have been newcomers longest."""
+        for visitor in [*itertools.islice(self._newcomers, number)]:
+            self.known(visitor)
+            visitor.turn_out(Code.HELLO_LATE)
 
     def known(self, visitor: Visitor) -> None:
         """*visitor* has said what it came for."""

@@ -10,7 +10,7 @@ from typing import Final
 import gevent
 from gevent import get_hub, socket
 
-from greenchat.net import WRITE
+from greenchat.net import RESET, WRITE
 from greenchat.protocol.limits import FLUSH_SECONDS, LOW_WATERMARK
 
 __all__ = ["Outbox"]
@@ -31,7 +31,7 @@ class Outbox:
         self._most = most
         self._overflow = overflow
         self._backlog: _Backlog | None = None
-        self._deadline: gevent.Greenlet[[int], None] | None = None
+        self._deadline: gevent.Greenlet[[], None] | None = None
 
     @property
     def behind(self) -> bool:
@@ -70,7 +70,7 @@ class Outbox:
             self.write(last_words)
         else:
             self._backlog.add(last_words)
-        self._deadline = gevent.spawn_later(FLUSH_SECONDS, self._shut, socket.SHUT_RDWR)
+        self._deadline = gevent.spawn_later(FLUSH_SECONDS, self._cut_off)
         if self._backlog is None:
             self._shut(socket.SHUT_WR)
 
@@ -101,6 +101,12 @@ class Outbox:
         self._backlog = None
         if self.finished:
             self._shut(socket.SHUT_WR)
+
+    def _cut_off(self) -> None:
+        """Without what the peer has not taken, which would stay in the system for minutes after closing."""
+        with contextlib.suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self._shut(socket.SHUT_RDWR)
 
     def _shut(self, how: int) -> None:
         with contextlib.suppress(OSError):  # it may be gone already
@@ -141,9 +147,11 @@ class _Backlog:
         try:
             while self.size:
                 get_hub().wait(writable)
-                self._send()
-        except OSError:
-            pass  # as in Outbox: it is found out elsewhere
+                with contextlib.suppress(BlockingIOError):  # there was no memory for it
+                    self._send()
+        except OSError:  # as in Outbox; and nothing more may follow what is lost here
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
         finally:
             writable.stop()
             writable.close()

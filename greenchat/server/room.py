@@ -13,7 +13,7 @@ from gevent import get_hub
 from gevent.lock import BoundedSemaphore
 
 from greenchat.net import next_turn
-from greenchat.protocol.limits import CATCH_UP_SECONDS, MAX_LINE, MAX_PASS, MAX_PIECE, MIN_PIECE
+from greenchat.protocol.limits import CATCH_UP_SECONDS, MAX_PASS, MAX_PIECE, MIN_PIECE
 
 __all__ = ["Member", "Room"]
 
@@ -39,16 +39,19 @@ class Room:
     """Everyone who hears what one of them says."""
 
     def __init__(self) -> None:
-        self._members: dict[Member, None] = {}  # a set that keeps the order of joining
+        self._members: dict[Member, int] = {}
+        """In the order of joining, each with the bytes that it has said since it last waited for the others."""
         self._fresh: list[bytes] = []
         self._fresh_size = 0
         self._not_for: dict[Member, list[tuple[int, int]]] = {}
         """Which parts of what is fresh a member does not hear: its own, and what came before it joined."""
+        self._handed_out = 0
+        """Bytes in this turn, to all members together."""
         self._flooding = BoundedSemaphore()
 
     def join(self, member: Member) -> None:
         """From now on *member* hears the others; what was said before is not for it."""
-        self._members[member] = None
+        self._members[member] = 0
         if self._fresh:
             self._not_for[member] = [(0, self._fresh_size)]
 
@@ -60,27 +63,42 @@ class Room:
     def post(self, sender: Member, block: bytes) -> None:
         """Give *block*, whole lines that are safe to show, its place in the order.
 
-        A block of more than a line's length is a part of a flood. Those of all members come one at a time, in pieces,
-        and each waits, for a bounded time, until nobody is behind: so who floods is slowed down, instead of the
-        others being dropped as slow consumers.
+        Who says much, at once or by and by, is part of a flood, and so is what comes when much has been said in this
+        turn. Floods of all members come one piece at a time, and each waits, for a bounded time, until nobody is
+        behind: so who floods is slowed down, instead of the others being dropped as slow consumers.
         """
         prefix = f"{sender.name}: ".encode()
-        if len(block) <= MAX_LINE and block.count(b"\n") * len(prefix) <= MAX_LINE:
+        size = len(block) + block.count(b"\n") * len(prefix)
+        said = self._members.get(sender, 0) + size
+        if said <= MIN_PIECE and self._handed_out + size * len(self._members) <= MAX_PASS:
+            self._note(sender, said)
             self._add(sender, prefix, block)
             return
-        with self._flooding:
-            for piece in _pieces(block, len(prefix), self._most_at_once()):
+        for piece in _pieces(block, len(prefix), self._most_at_once()):
+            with self._flooding:
                 self._let_others_catch_up()
+                self._note(sender, 0)
                 self._add(sender, prefix, piece)
 
+    def _note(self, sender: Member, said: int) -> None:
+        if sender in self._members:
+            self._members[sender] = said
+
     def _add(self, sender: Member, prefix: bytes, block: bytes) -> None:
-        if not self._fresh:
-            get_hub().loop.run_callback(self._flush)  # when all that has come in this turn has been read
+        if not self._handed_out:
+            get_hub().loop.run_callback(self._end_turn)  # when all that has come in this turn has been read
         named = prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
+        self._handed_out += len(named) * max(1, len(self._members))
         end = self._fresh_size + len(named)
         self._fresh.append(named)
         self._not_for.setdefault(sender, []).append((self._fresh_size, end))
         self._fresh_size = end
+        if end > MAX_PIECE:  # those who spoke each get bytes of their own, which must not grow with their number
+            self._flush()
+
+    def _end_turn(self) -> None:
+        self._flush()
+        self._handed_out = 0
 
     def close(self) -> None:
         """Hand out what is left."""

@@ -11,12 +11,13 @@ from gevent.lock import BoundedSemaphore
 
 from greenchat.errors import Code, ListenError, Refused
 from greenchat.net import LOOPBACK, Listener, is_loopback, listen, send_now
-from greenchat.protocol.limits import DRAIN_SECONDS, FLUSH_SECONDS, HIGH_WATERMARK
+from greenchat.protocol.limits import DRAIN_SECONDS, FLUSH_SECONDS, HIGH_WATERMARK, TURNED_OUT
 from greenchat.protocol.wire import ServerWire
 from greenchat.server.admission import Admission
 from greenchat.server.certificate import Certificate
 from greenchat.server.directory import Directory
 from greenchat.server.door import Door
+from greenchat.server.pace import Pace
 from greenchat.server.registry import Registry
 from greenchat.server.relay import RelayRoom
 from greenchat.server.room import Room
@@ -91,12 +92,12 @@ class ChatServer:
             self._room,
             directory,
             self._office,
+            Pace(self._member_rate),
             self._backlog,
-            self._member_rate,
             self._certificate,
             self._door,
         )
-        self._listeners = [Listener(sock, self._accept) for sock in sockets]
+        self._listeners = [Listener(sock, self._accept, self._make_room) for sock in sockets]
         for listener in self._listeners:
             listener.start()
         self._serving = True
@@ -144,6 +145,10 @@ class ChatServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _make_room(self) -> None:
+        """Without descriptors nobody can come in: those go who take one and say nothing."""
+        self._house.admission.turn_out(TURNED_OUT)
 
     def _accept(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         session = Session(self._house, sock, address[0])

@@ -1,19 +1,19 @@
 """One connected peer, from its first line to its last: a guest, a client, or one side of a relayed transfer."""
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from typing import Final
 
 import gevent
-from gevent import socket
+from gevent import get_hub, socket
 
 from greenchat.errors import Code, GreenchatError, ProtocolError
-from greenchat.net import network, next_turn, plain_host
+from greenchat.net import next_turn, plain_host
 from greenchat.protocol.limits import (
-    BURST_SECONDS,
     HELLO_SECONDS,
     LINE_COST,
-    MEMBER_RATE,
+    MAX_UNSENT,
     RECEIVE_SIZE,
     RECEIVE_SIZE_OF_RECORDS,
     RECORDS_PER_TURN,
@@ -28,13 +28,18 @@ from greenchat.server.directory import Directory
 from greenchat.server.door import Claim, Door
 from greenchat.server.inlet import Inlet
 from greenchat.server.outbox import Outbox
+from greenchat.server.pace import Pace
 from greenchat.server.room import Room
 from greenchat.server.tickets import Party, TicketOffice
-from greenchat.transfer.rate import RateLimit
 
 __all__ = ["House", "Session"]
 
 _log = logging.getLogger(__name__)
+
+_DROPPED: Final = "dropped %s at %s: it reads too slowly"
+
+_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
+"""As Linux has it (tcp(7)); not every version of the standard library knows its name."""
 
 _UNKNOWN: Final = (State.START, State.PROVING)
 """Before it is clear who is there."""
@@ -48,21 +53,13 @@ class House:
     room: Room
     directory: Directory[Party]
     office: TicketOffice
+    pace: Pace
     backlog: int
     """Bytes that may wait for a member that reads slowly."""
-    member_rate: int | None
-    """Bytes a second that a member may say, or 0 for any number; None: the usual, and any number on this machine."""
     certificate: Certificate | None
     """Without one, nothing is encrypted."""
     door: Door | None
     """Without one, everybody may have any name that is free."""
-
-    def limit(self, host: str) -> RateLimit | None:
-        """What slows down a member from *host*, if anything does."""
-        rate = self.member_rate
-        if rate is None and network(host):
-            rate = MEMBER_RATE
-        return RateLimit(rate, rate * BURST_SECONDS) if rate else None
 
 
 class Session:
@@ -95,7 +92,7 @@ class Session:
         self._sock = sock
         self._joined = False
         self._wire = ServerWire()
-        self._limit = house.limit(self.host)
+        self._limit = house.pace.limit(self.host)
         self._outbox = Outbox(sock, house.backlog, self._too_slow)
         self._inlet = Inlet(sock, house.certificate, self._encrypt)
         self.deliver = self._outbox.write
@@ -111,12 +108,19 @@ class Session:
             self._inlet.drain(RECEIVE_SIZE)
         finally:
             self.leave()
+            self._house.pace.leave(self.host, self._limit)
             self._inlet.close()
             self._outbox.close()
 
     def end(self, code: Code, text: str = "") -> None:
         """Tell the peer why, and end the connection."""
         self._outbox.finish(self._wire.farewell(code, text))
+
+    def turn_out(self, code: Code) -> None:
+        """Tell the peer why, and end the connection at once."""
+        self.end(code)
+        with contextlib.suppress(OSError):  # it may be gone already
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     @property
     def behind(self) -> bool:
@@ -128,7 +132,8 @@ class Session:
         self._outbox.write(encode(record))
 
     def _too_slow(self) -> bytes:
-        _log.warning("dropped %s at %s: it reads too slowly", safe_line(self.name), self.host)
+        # Later, because a log may do anything, and others are still to be handed what this one was.
+        get_hub().loop.run_callback(_log.warning, _DROPPED, safe_line(self.name), self.host)
         return self._wire.farewell(Code.SLOW_CONSUMER)
 
     def _encrypt(self, tls: Tls) -> None:
@@ -141,21 +146,33 @@ class Session:
                 self._house.office.meet(key, self._sock)
                 return
         self._handle_all(events)
-        size = RECEIVE_SIZE_OF_RECORDS
-        while data := self._inlet.read(size):
-            size = RECEIVE_SIZE_OF_RECORDS if SOH in data else RECEIVE_SIZE
-            self._handle_all(self._wire.receive(data))
-            if self._limit:  # who says too much is not read from for a while, and so has to wait; nothing is lost
-                gevent.sleep(self._limit.pause(len(data) + LINE_COST * data.count(b"\n")))
+        while data := self._inlet.read(self._most(RECEIVE_SIZE)):
+            step = RECEIVE_SIZE_OF_RECORDS if SOH in data else len(data)
+            for at in range(0, len(data), step):
+                if at:
+                    next_turn()
+                self._handle_all(self._wire.receive(data[at : at + step]))
+            self._pause(data)
+
+    def _most(self, size: int) -> int:
+        """Bytes to read at once: so few from who may say little that no pause is long, even if each is a line."""
+        return max(LINE_COST, min(size, int(self._limit.rate) // LINE_COST)) if self._limit else size
+
+    def _pause(self, data: bytes) -> None:
+        """Who says too much is not read from for a while, and so has to wait; nothing is lost."""
+        if self._limit and not self._outbox.finished:
+            gevent.sleep(self._limit.pause(len(data) + LINE_COST * data.count(b"\n")))
 
     def _first(self) -> list[Event]:
         """What comes until it is clear who is there, soon enough; less if the connection ends before."""
         events: list[Event] = []
+        most = self._most(RECEIVE_SIZE_OF_RECORDS)
         deadline = gevent.Timeout(HELLO_SECONDS)
         try:
             with deadline:
-                while self._wire.state in _UNKNOWN and (data := self._inlet.read(RECEIVE_SIZE_OF_RECORDS)):
+                while self._wire.state in _UNKNOWN and (data := self._inlet.read(most)):
                     events += self._wire.receive(data)
+                    self._pause(data)
                     self._check_encrypted(events)
                     if self._wire.state is State.PROVING and self._claim is None:
                         self._challenge(events)
@@ -206,6 +223,8 @@ class Session:
         self.name = name
         self._house.directory.claim(self)
         self._joined = True
+        with contextlib.suppress(OSError):  # other systems may lack it
+            self._sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, MAX_UNSENT)
         self._house.room.join(self)
 
     def _handle_all(self, events: list[Event]) -> None:

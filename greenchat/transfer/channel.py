@@ -9,16 +9,16 @@ import contextlib
 import mmap
 import os
 import ssl
-import struct
 import time
 from collections.abc import Callable, Iterator
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import gevent
 from gevent import socket
 from gevent.threadpool import ThreadPool
 
 from greenchat.errors import Code, GreenchatError, ProtocolError, TransferError, sentence
+from greenchat.net import RESET
 from greenchat.protocol.limits import (
     ABORT_SECONDS,
     CHUNK,
@@ -42,9 +42,6 @@ __all__ = ["Channel"]
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
-
-_RESET: Final = struct.pack("ii", 1, 0)
-"""As `SO_LINGER`: closing throws away what is left, and says so."""
 
 
 class Channel:
@@ -193,7 +190,7 @@ class Channel:
         Then the peer finds out at once: without a reset, one whose bytes have no room would go on waiting for some.
         """
         with contextlib.suppress(OSError):
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ class RateLimit:
     """
 
     def __init__(self, rate: float, burst: float = 0.0) -> None:
-        self._rate = rate
+        self.rate = rate
         self._credit = burst / rate
         self._lock = threading.Lock()
         self._free_at = 0.0
@@ -28,11 +28,16 @@ class RateLimit:
         self.step = int(max(MIN_STEP, min(BLOCK, rate / _STEPS_A_SECOND)))
         """Bytes to move at once, so that no pause is long."""
 
+    @property
+    def rested(self) -> bool:
+        """Whether as much as ever may move at once."""
+        return self._free_at <= time.monotonic() - self._credit
+
     def pause(self, size: int) -> float:
         """Seconds to wait, now that *size* more bytes have moved."""
         with self._lock:
             now = time.monotonic()
-            self._free_at = max(self._free_at, now - self._credit) + size / self._rate
+            self._free_at = max(self._free_at, now - self._credit) + size / self.rate
             return max(0.0, self._free_at - now)
 
 

@@ -23,10 +23,10 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
 
 
 @pytest.fixture
-def run(registry: Registry, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(registry: Registry, capfd: pytest.CaptureFixture[str]) -> Run:
     def run(*arguments: str) -> tuple[int, str, str]:
         status = cli.main(["names", *arguments])
-        return (status, *capsys.readouterr())
+        return (status, *capfd.readouterr())
 
     return run
 

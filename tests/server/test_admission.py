@@ -14,7 +14,7 @@ class Guest:
         self.host = host
         self.told: list[Code] = []
 
-    def end(self, code: Code) -> None:
+    def turn_out(self, code: Code) -> None:
         self.told.append(code)
 
 
@@ -84,3 +84,14 @@ def test_row_29_newcomer_who_has_been_silent_longest_goes_for_another(monkeypatc
     for guest in guests:
         door.leave(guest)
     assert not door._newcomers
+
+
+def test_row_29_those_who_said_nothing_for_longest_make_room_first() -> None:
+    door, guests = Admission(), [Guest() for _ in range(5)]
+    for guest in guests:
+        door.enter(guest)
+    door.known(guests[0])
+    door.turn_out(2)
+    assert [guest.told for guest in guests] == [[], [Code.HELLO_LATE], [Code.HELLO_LATE], [], []]
+    door.turn_out(100)
+    assert [len(guest.told) for guest in guests] == [0, 1, 1, 1, 1]

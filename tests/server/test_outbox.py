@@ -1,3 +1,5 @@
+import errno
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -211,6 +213,44 @@ def test_nothing_is_written_to_a_descriptor_that_is_no_longer_the_socket_s(
         ends.box.write(b"for the peer\n")
         os.close(descriptor)
         assert successor.read() == b""
+
+
+def test_system_without_memory_for_it_loses_nothing(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = os.writev, itertools.count()
+
+    def writev(fd: int, blocks: list[bytes]) -> int:
+        if next(calls) % 2:
+            raise BlockingIOError(errno.EAGAIN, "")
+        return real(fd, blocks)
+
+    monkeypatch.setattr(os, "writev", writev)
+    ends.fill()
+    for number in range(1000):
+        ends.write(LINE % number)
+    ends.box.finish(b"bye\n")
+    assert ends.peer.rest() == ends.sent + b"bye\n"
+
+
+def test_nothing_follows_what_was_lost(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    def writev(_fd: int, _blocks: list[bytes]) -> int:
+        raise OSError(errno.EIO, "")
+
+    monkeypatch.setattr(os, "writev", writev)
+    ends.fill()
+    heard = gevent.spawn(ends.peer.rest)
+    until(lambda: not ends.box._backlog)
+    ends.box.write(b"later\n")
+    assert ends.sent.startswith(heard.get())
+
+
+def test_what_the_peer_has_not_taken_is_given_up_at_the_deadline(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "FLUSH_SECONDS", 0.05)
+    ends.fill()
+    ends.box.finish(b"bye\n")
+    until(lambda: told_of_the_end(ends.sock))
+    ends.sock.close()
+    with pytest.raises(ConnectionResetError):
+        ends.peer.rest()
 
 
 def test_peer_that_breaks_while_it_is_behind_ends_the_queue(ends: Ends) -> None:

@@ -578,17 +578,6 @@ def test_row_30_member_that_says_too_much_is_delayed_and_loses_nothing() -> None
             wire.close()
 
 
-@pytest.mark.parametrize(("host", "limited"), [("127.0.0.1", False), ("::1", False), ("192.0.2.1", True)])
-def test_members_of_this_machine_may_say_as_much_as_they_like(server: ChatServer, host: str, limited: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    assert (server._house.limit(host) is not None) == limited
-
-
-@pytest.mark.parametrize(("rate", "limited"), [(0, False), (1024, True)])
-def test_rate_that_was_asked_for_is_everyones(rate: int, limited: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    with ChatServer(member_rate=rate) as server:
-        assert {server._house.limit(host) is not None for host in ("127.0.0.1", "192.0.2.1")} == {limited}
-
-
 def test_server_goes_beyond_this_machine_only_if_told_so() -> None:
     with pytest.raises(ListenError, match=r"at 0\.0\.0\.0 nothing would be encrypted: give --tls") as refused:
         ChatServer(host="0.0.0.0").start()

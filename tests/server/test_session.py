@@ -1,7 +1,9 @@
 import contextlib
 import json
+import logging
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import gevent
 import pytest
@@ -10,7 +12,7 @@ from gevent import socket
 
 from greenchat import ChatServer
 from greenchat.errors import Code, TransferError, sentence
-from greenchat.protocol.limits import MAX_LINE, RECEIVE_SIZE, RECEIVE_SIZE_OF_RECORDS
+from greenchat.protocol.limits import MAX_LINE, MAX_PIECE, RECEIVE_SIZE, RECEIVE_SIZE_OF_RECORDS
 from greenchat.protocol.records import (
     Dial,
     Error,
@@ -717,3 +719,96 @@ def test_row_31_others_have_their_turn_between_the_requests_of_one_member(
     bob.send(b"hi\n")
     assert ann.line() == b"bob: hi"
     assert len(handled) < len(requests)
+
+
+# --- what floods and broken logs must not do ----------------------------------------------------
+
+
+class BrokenLog(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise OSError(record.getMessage())
+
+
+def test_row_28_log_that_fails_costs_nobody_a_message(people: People, server: ChatServer, capfd: Any) -> None:
+    log = logging.getLogger("greenchat.server")
+    handler = BrokenLog()
+    log.addHandler(handler)
+    try:
+        slow = people.member("slow")  # hears first, and so is dropped before the others have heard
+        ann, bob = people.member("ann"), people.member("bob")
+        line = b"x" * 4000
+        talking = gevent.spawn(lambda: ann.send((line + b"\n") * 1000))
+        assert [bob.line() for _ in range(1000)] == [b"ann: " + line] * 1000
+        talking.join()
+        until(lambda: server._house.directory.find("slow") is None)
+        assert slow.sock.fileno() >= 0
+    finally:
+        log.removeHandler(handler)
+    assert "dropped slow" in capfd.readouterr().err  # what becomes of it is the log's business
+
+
+def test_row_30_many_who_speak_at_once_fill_no_memory(server: ChatServer, people: People) -> None:
+    witness, wires = people.member("witness"), [people.member(f"m{number}") for number in range(60)]
+    for wire in wires:
+        wire.send(b"x" * 8000 + b"\n")  # nobody reads, and each would have bytes of its own for what all others say
+    for _ in wires:
+        assert witness.line().endswith(b": " + b"x" * 8000)
+    backlogs = [one._outbox._backlog for one in server._sessions if one._outbox._backlog]
+    kept = {id(_of(block)): len(_of(block)) for backlog in backlogs for block in backlog._blocks}
+    assert sum(kept.values()) < 2 * len(wires) * MAX_PIECE
+
+
+def _of(block: bytes | memoryview) -> bytes:
+    """The bytes that are kept for *block*'s sake."""
+    return cast(bytes, block.obj) if isinstance(block, memoryview) else block
+
+
+def test_row_30_flood_of_single_lines_drops_nobody_who_reads(server: ChatServer, people: People) -> None:
+    flooder, reader = people.member("flooder"), people.member("reader")
+    line = b"x" * 8000
+
+    def flood() -> None:
+        for _ in range(2000):
+            flooder.send(line + b"\n")
+
+    flooding = gevent.spawn(flood)
+    for _ in range(2000):
+        assert reader.line() == b"flooder: " + line
+        gevent.sleep(0.001)  # 8 MB/s at most
+    flooding.join()
+
+
+def test_row_30_rate_counts_what_is_said_with_the_name() -> None:
+    with ChatServer(member_rate=20_000) as server:
+        ann = Wire(server.port)
+        ann.send(hello("ann"))
+        ann.record(Welcome)
+        begun = time.monotonic()
+        for _ in range(3):  # each some 45,000, and 80,000 in all are free
+            bob = Wire(server.port)
+            bob.send(b"bob\n" + b"\n" * 700)
+            assert [ann.line() for _ in range(700)] == [b"bob: "] * 700
+            bob.close()
+            until(lambda: server._house.directory.find("bob") is None)
+        ann.close()
+        assert time.monotonic() - begun > 2
+
+
+@pytest.mark.parametrize("kind", [b'\x01{"t":"new"}\n', b'\x01{"t":"new"}\nhi\n'], ids=["records", "records and text"])
+def test_row_30_others_have_a_turn_within_a_flood_of_records(
+    people: People, kind: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = ServerWire.receive
+
+    def receive(wire: ServerWire, data: bytes) -> list[Event]:
+        sizes.append(len(data))
+        return real(wire, data)
+
+    monkeypatch.setattr(ServerWire, "receive", receive)
+    ann, bob = people.member("ann"), people.member("bob")
+    ann.send(kind * 5000 + b"done\n")
+    while bob.line() != b"ann: done":
+        pass
+    assert sum(sizes) > 5000 * len(kind)
+    assert max(sizes) <= RECEIVE_SIZE_OF_RECORDS
