@@ -90,7 +90,7 @@ def _guest(name: str) -> bytes:
 
 
 def _greenchat(_home: Path, port: int, bound: int) -> list[str]:
-    return [sys.executable, str(TOP / "ChatServer.py"), str(port), "--backlog", str(bound or 2**40)]
+    return [sys.executable, str(TOP / "ChatServer.py"), str(port), "--backlog", str(bound or 2**39)]
 
 
 def _python(program: str, *options: str) -> Command:
