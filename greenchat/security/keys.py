@@ -11,17 +11,6 @@ from typing import Final
 
 from greenchat.errors import Code, SecurityError
 
-with contextlib.suppress(ImportError):
-    from cryptography import x509
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-        load_pem_private_key,
-    )
-
 __all__ = ["Identity", "certificate_in", "key_file", "signed_by"]
 
 _SUBJECT: Final = "greenchat"
@@ -67,37 +56,44 @@ class Identity:
 
     def sign(self, message: bytes) -> bytes:
         """A signature that only this user can make. Raises `SecurityError`."""
-        try:
+        with contextlib.suppress(ImportError, OSError, ValueError, TypeError):
+            from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+            from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
             key = load_pem_private_key(self.path.read_bytes(), None)
             if isinstance(key, Ed25519PrivateKey):
                 return key.sign(message)
-        except (OSError, ValueError, TypeError):
-            pass
         raise SecurityError(Code.BAD_KEY, f"there is no key in {self.path} that can sign")
 
 
 def signed_by(certificate: bytes, signature: bytes, message: bytes) -> bool:
     """Whether *signature* of *message* was made with the key of *certificate*, both of which may be anything."""
     try:
+        from cryptography import exceptions, x509
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    except ImportError:
+        return False
+    with contextlib.suppress(exceptions.InvalidSignature, exceptions.UnsupportedAlgorithm, ValueError, TypeError):
         key = x509.load_der_x509_certificate(certificate).public_key()
         if isinstance(key, Ed25519PublicKey):
             key.verify(signature, message)
             return True
-    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
-        pass
     return False
 
 
 def _new_key() -> bytes:
     """A key and its certificate, in PEM. The same key would always have the same certificate."""
     try:
-        key = Ed25519PrivateKey.generate()
-    except NameError:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    except ImportError:
         raise SecurityError(Code.BAD_KEY, "to make keys, install greenchat[secure]") from None
+    key, encoding = Ed25519PrivateKey.generate(), serialization.Encoding.PEM
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, _SUBJECT)])
     certificate = x509.CertificateBuilder(name, name, key.public_key(), 1, _FROM, _UNTIL).sign(key, None)
-    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return secret + certificate.public_bytes(Encoding.PEM)
+    secret = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return secret + certificate.public_bytes(encoding)
 
 
 def _keep(content: bytes, path: Path) -> None:

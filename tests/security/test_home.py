@@ -1,9 +1,9 @@
+import sys
 from pathlib import Path
 
 import pytest
 
 from greenchat.errors import SecurityError
-from greenchat.security import home as module
 from greenchat.security.home import home
 
 
@@ -15,6 +15,6 @@ def test_home_is_where_the_platform_keeps_such_things(tmp_path: Path, monkeypatc
 
 
 def test_without_the_extra_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(module, "platformdirs", raising=False)
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
     with pytest.raises(SecurityError, match=r"install greenchat\[secure\]"):
         home()

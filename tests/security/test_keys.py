@@ -1,6 +1,7 @@
 import os
 import ssl
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def test_key_that_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
 
 
 def test_key_cannot_be_made_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(keys, "Ed25519PrivateKey")
+    monkeypatch.setitem(sys.modules, "cryptography", None)
     assert refusal(tmp_path / "key.pem") == "to make keys, install greenchat[secure]"
     assert names(tmp_path) == []
 
