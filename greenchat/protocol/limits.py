@@ -84,6 +84,9 @@ MAX_PIECE: Final = 128 * 1024
 MIN_PIECE: Final = 40 * 1024
 """The same with very many members, each of whom costs as much as the copying of so much; half of a usual block."""
 
+STEADY_RATE: Final = 400 * 1024
+"""Bytes a second that a member may say, names included, without being part of a flood."""
+
 CATCH_UP_SECONDS: Final = 0.1
 """Granted to those who are behind before each such piece. Who reads 1.3 MB/s loses nothing to any flood; who does not
 read at all holds up floods by this much a piece, and nothing else, until its own bound is reached."""

@@ -13,7 +13,7 @@ from gevent import get_hub
 from gevent.lock import BoundedSemaphore
 
 from greenchat.net import next_turn
-from greenchat.protocol.limits import CATCH_UP_SECONDS, MAX_PASS, MAX_PIECE, MIN_PIECE
+from greenchat.protocol.limits import CATCH_UP_SECONDS, MAX_PASS, MAX_PIECE, MIN_PIECE, STEADY_RATE
 
 __all__ = ["Member", "Room"]
 
@@ -39,19 +39,21 @@ class Room:
     """Everyone who hears what one of them says."""
 
     def __init__(self) -> None:
-        self._members: dict[Member, int] = {}
-        """In the order of joining, each with the bytes that it has said since it last waited for the others."""
+        self._members: dict[Member, float] = {}
+        """In the order of joining, each with when what it has said would be said at `limits.STEADY_RATE`."""
         self._fresh: list[bytes] = []
         self._fresh_size = 0
         self._not_for: dict[Member, list[tuple[int, int]]] = {}
         """Which parts of what is fresh a member does not hear: its own, and what came before it joined."""
         self._handed_out = 0
-        """Bytes in this turn, to all members together."""
+        """Bytes in this turn, to all members together, that are of no flood."""
+        self._turn_ends = False
+        """Whether it has been seen to that what is fresh is handed out at the end of this turn."""
         self._flooding = BoundedSemaphore()
 
     def join(self, member: Member) -> None:
         """From now on *member* hears the others; what was said before is not for it."""
-        self._members[member] = 0
+        self._members[member] = 0.0
         if self._fresh:
             self._not_for[member] = [(0, self._fresh_size)]
 
@@ -63,32 +65,34 @@ class Room:
     def post(self, sender: Member, block: bytes) -> None:
         """Give *block*, whole lines that are safe to show, its place in the order.
 
-        Who says much, at once or by and by, is part of a flood, and so is what comes when much has been said in this
+        Who says much, at once or line by line, is part of a flood, and so is what comes when much has been said in this
         turn. Floods of all members come one piece at a time, and each waits, for a bounded time, until nobody is
         behind: so who floods is slowed down, instead of the others being dropped as slow consumers.
         """
         prefix = f"{sender.name}: ".encode()
         size = len(block) + block.count(b"\n") * len(prefix)
-        said = self._members.get(sender, 0) + size
-        if said <= MIN_PIECE and self._handed_out + size * len(self._members) <= MAX_PASS:
-            self._note(sender, said)
+        if self._is_steady(sender, size) and self._handed_out + size * len(self._members) <= MAX_PASS:
+            self._handed_out += size * len(self._members)
             self._add(sender, prefix, block)
             return
         for piece in _pieces(block, len(prefix), self._most_at_once()):
             with self._flooding:
                 self._let_others_catch_up()
-                self._note(sender, 0)
                 self._add(sender, prefix, piece)
 
-    def _note(self, sender: Member, said: int) -> None:
+    def _is_steady(self, sender: Member, size: int) -> bool:
+        """Whether *sender* says no more than `limits.STEADY_RATE` for long, and `limits.MIN_PIECE` at once."""
+        now = time.monotonic()
+        said_at = max(now, self._members.get(sender, 0.0)) + size / STEADY_RATE
         if sender in self._members:
-            self._members[sender] = said
+            self._members[sender] = min(said_at, now + MIN_PIECE / STEADY_RATE)  # who floods can stop at any time
+        return said_at <= now + MIN_PIECE / STEADY_RATE
 
     def _add(self, sender: Member, prefix: bytes, block: bytes) -> None:
-        if not self._handed_out:
+        if not self._turn_ends:
+            self._turn_ends = True
             get_hub().loop.run_callback(self._end_turn)  # when all that has come in this turn has been read
         named = prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
-        self._handed_out += len(named) * max(1, len(self._members))
         end = self._fresh_size + len(named)
         self._fresh.append(named)
         self._not_for.setdefault(sender, []).append((self._fresh_size, end))
@@ -98,7 +102,7 @@ class Room:
 
     def _end_turn(self) -> None:
         self._flush()
-        self._handed_out = 0
+        self._handed_out, self._turn_ends = 0, False
 
     def close(self) -> None:
         """Hand out what is left."""
