@@ -74,8 +74,6 @@ class Code(StrEnum):
     # moving a file
     BAD_TICKET = "bad-ticket"
     NO_KEY = "no-key"
-    KEY_CHANGED = "key-changed"
-    NOT_ACCEPTED = "not-accepted"
     UNREACHABLE = "unreachable"
     RELAY_BUSY = "relay-busy"
     INTERRUPTED = "interrupted"
@@ -125,8 +123,6 @@ _SENTENCES = {
     Code.OWNER_LEFT: "the owner left",
     Code.BAD_TICKET: "the ticket is not valid: ask for the file again",
     Code.NO_KEY: "files go encrypted only, between two who both have keys",
-    Code.KEY_CHANGED: "the other has another key than before, and may be somebody else",
-    Code.NOT_ACCEPTED: "the owner has not agreed to give you files",
     Code.UNREACHABLE: "the owner could not be reached",
     Code.RELAY_BUSY: "the server relays too many files already: ask again later",
     Code.INTERRUPTED: "the connection was lost in the middle of the file",
