@@ -240,6 +240,9 @@ CHUNK: Final = 1024 * 1024
 BLOCK: Final = 2 * 1024 * 1024
 """Received, digested and written in one step on a thread; smaller steps take longer in all."""
 
+SEALED: Final = 256 * 1024
+"""Sealed or opened in one step on a thread: it is copied several times, and more would leave the processor's cache."""
+
 DIGESTED_AHEAD: Final = 4 * 1024 * 1024
 """Digested by a thread while the same bytes are sent, so that the disk is read once."""
 

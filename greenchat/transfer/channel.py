@@ -21,11 +21,11 @@ from greenchat.errors import Code, GreenchatError, ProtocolError, TransferError,
 from greenchat.net import RESET
 from greenchat.protocol.limits import (
     ABORT_SECONDS,
-    CHUNK,
     DIGESTED_AHEAD,
     HANDSHAKE_SECONDS,
     MAX_LINE,
     PUBLISH_SECONDS,
+    SEALED,
     STALL_SECONDS,
     WAIT_SECONDS,
 )
@@ -151,7 +151,7 @@ class Channel:
 
     def _send_sealed(self, tls: Tls, file: SharedFile, digest: Digest, pool: ThreadPool, moving: Moving) -> None:
         """Send each piece while a thread digests and seals the next."""
-        sealer, step = _Sealer(tls, digest), min(CHUNK, moving.limit.step)
+        sealer, step = _Sealer(tls, digest), min(SEALED, moving.limit.step)
         sealed, of = b"", 0
         for offset, size in _pieces(moving.moved, file.size, step):
             sealing = _on_own_descriptor(pool, sealer.seal, file.fd, offset, size)
@@ -236,7 +236,7 @@ class _Sealer:
     def __init__(self, tls: Tls, digest: Digest) -> None:
         self._tls = tls
         self._digest = digest
-        self._buffer = memoryview(mmap.mmap(-1, CHUNK))  # as in `greenchat.transfer.pump`
+        self._buffer = memoryview(mmap.mmap(-1, SEALED))  # as in `greenchat.transfer.pump`
 
     def seal(self, fd: int, offset: int, size: int) -> bytes:
         """What to send for the *size* bytes of the file *fd* at *offset*. Raises `TransferError` if there are fewer."""

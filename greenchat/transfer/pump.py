@@ -22,7 +22,7 @@ from gevent import get_hub, socket
 
 from greenchat.errors import Code, TransferError
 from greenchat.net import READ, WRITE
-from greenchat.protocol.limits import CHUNK, SLOWEST_STEP, STALL_SECONDS
+from greenchat.protocol.limits import CHUNK, SEALED, SLOWEST_STEP, STALL_SECONDS
 from greenchat.security.tls import Tls
 from greenchat.transfer.moving import Moving
 
@@ -213,7 +213,7 @@ def receive_bytes(
     it. Raises `TransferError` if the connection ends before, or if too little comes for too long, or `ProtocolError`.
     """
     # Pages of its own, because each thread's part of the heap would keep what was a buffer once.
-    buffer = memoryview(mmap.mmap(-1, max(1, min(moving.limit.step, size))))
+    buffer = memoryview(mmap.mmap(-1, max(1, min(moving.limit.step, SEALED if tls else size))))
     readable = select.poll()
     readable.register(fd, select.POLLIN)
     patience, step = STALL_SECONDS, 0
