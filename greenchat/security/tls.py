@@ -83,13 +83,11 @@ class Tls:
     after each `receive`, until the connection is `established`. Then it goes with what is sealed.
     """
 
-    __slots__ = ("_incoming", "_outgoing", "_plain", "_ssl", "ended", "established")
+    __slots__ = ("_incoming", "_outgoing", "_plain", "_ssl", "established")
 
     def __init__(self, context: ssl.SSLContext, host: str | None = None) -> None:
         self.established = False
         """Whether the two have agreed, so that something can be said."""
-        self.ended = False
-        """Whether the peer has said that nothing more will come."""
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         server = context.protocol is ssl.PROTOCOL_TLS_SERVER
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=server, server_hostname=host)
@@ -120,7 +118,6 @@ class Tls:
         with self._tampering():
             while read := cast(int, self._ssl.read(_RECORD, self._plain[size:])):
                 size += read
-            self.ended = True
         return self._plain[:size]
 
     def seal(self, data: bytes | memoryview) -> bytes:
@@ -161,7 +158,6 @@ class Tls:
         with self._tampering():
             while data := self._ssl.read(_RECORD):
                 opened.append(data)
-            self.ended = True
         return opened
 
     @contextlib.contextmanager
@@ -169,9 +165,7 @@ class Tls:
         """Around reading all that there is."""
         try:
             yield
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLZeroReturnError:
-            self.ended = True
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            pass  # there is no more, or there never will be: then the connection itself ends
         except ssl.SSLError:
             raise ProtocolError(Code.BAD_TLS) from None
