@@ -20,6 +20,7 @@ __all__ = ["CARRIERS", "FILE", "Carrier", "Parties", "Place", "greenchat"]
 FILE: Final = "file"
 FIRST: Final = "first"
 SERVER: Final = Path(__file__).resolve().parent.parent / "ChatServer.py"
+SECURE: Final = ("cryptography", "platformdirs")
 PRIVILEGE_SEPARATION: Final = Path("/run/sshd")
 
 
@@ -43,6 +44,8 @@ class Parties:
     """What fetches files with no command, and returns when they are there."""
     port: int = 0
     """Of the chat server, if there is one."""
+    encrypted: bool = False
+    """Whether that takes encrypted connections only."""
 
 
 Open: TypeAlias = Callable[[Place], AbstractContextManager[Parties]]
@@ -65,22 +68,27 @@ class Carrier:
         return f"{' and '.join(missing)} not installed" if missing else None
 
 
-def greenchat(route: str) -> Open:
+def greenchat(route: str, *, encrypted: bool = False) -> Open:
     """Two menu clients and a server."""
+    tls = ["--tls"] if encrypted else []
 
     @contextlib.contextmanager
     def opened(place: Place) -> Iterator[Parties]:
         port = free_port()
+        python = ["env", f"XDG_CONFIG_HOME={place.own}", sys.executable]  # the user's own keys stay what they are
         with ExitStack() as stack:
-            server = stack.enter_context(running([sys.executable, str(SERVER), str(port)], place.own))
+            server = stack.enter_context(running([*python, str(SERVER), str(port), *tls], place.own))
             connect(port).close()
-            owner = stack.enter_context(menu_client(port, "owner", place.shared, "auto"))
-            requester = stack.enter_context(menu_client(port, "requester", place.received, route))
+            owner = stack.enter_context(menu_client(python, port, "owner", place.shared, *tls))
+            to_owner = ("--transfer", route, *tls)
+            requester = stack.enter_context(menu_client(python, port, "requester", place.received, *to_owner))
             (place.shared / FIRST).touch()
             requester.fetch("owner", [FIRST])  # now all that a server and a client begin when they need it is there
             (place.received / FIRST).unlink()
             processes = {"sender": [owner.pid], "receiver": [requester.pid], "server": [server.pid]}
-            yield Parties(processes, fetch=lambda files: requester.fetch("owner", files), port=port)
+            yield Parties(
+                processes, fetch=lambda files: requester.fetch("owner", files), port=port, encrypted=encrypted
+            )
 
     return opened
 
@@ -205,6 +213,8 @@ def _wormhole(place: Place) -> Iterator[Parties]:
 CARRIERS: Final[dict[str, Carrier]] = {
     "greenchat, relayed": Carrier(greenchat("relay")),
     "greenchat, direct": Carrier(greenchat("direct")),
+    "greenchat, relayed, encrypted": Carrier(greenchat("relay", encrypted=True), modules=SECURE),
+    "greenchat, direct, encrypted": Carrier(greenchat("direct", encrypted=True), modules=SECURE),
     "scp": Carrier(_scp, ("scp", "sshd", "ssh-keygen"), version_command=("ssh", "-V")),
     "rsync daemon": Carrier(_rsync, ("rsync",), version_command=("rsync", "--version")),
     "curl from nginx": Carrier(_curl, ("curl", "nginx"), version_command=("curl", "--version")),

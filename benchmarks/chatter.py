@@ -3,6 +3,7 @@
 import contextlib
 import math
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -19,10 +20,10 @@ PATIENCE: Final = 2.0
 
 
 @contextlib.contextmanager
-def chatting(port: int) -> Iterator[list[float]]:
+def chatting(port: int, *, encrypted: bool = False) -> Iterator[list[float]]:
     """Two guests of the server at *port*, one saying something every 5 ms; afterwards, how long each took, in ms."""
     times: list[float] = []
-    with child(lambda boss: _chat(port, boss)) as guests:
+    with child(lambda boss: _chat(port, boss, encrypted=encrypted)) as guests:
         guests.recv()  # both are in
         yield times
         guests.send("enough")
@@ -34,8 +35,8 @@ def percentile(times: list[float], share: float) -> float:
     return sorted(times)[int(len(times) * share)] if times else math.nan
 
 
-def _chat(port: int, boss: Connection) -> None:
-    with connect(port) as speaker, connect(port) as listener:
+def _chat(port: int, boss: Connection, *, encrypted: bool) -> None:
+    with _guest(port, encrypted=encrypted) as speaker, _guest(port, encrypted=encrypted) as listener:
         listener.sendall(b"listener\n")
         speaker.sendall(b"speaker\n")
         chat = _Chat(speaker, listener)
@@ -46,6 +47,16 @@ def _chat(port: int, boss: Connection) -> None:
         while not boss.poll():
             chat.go_on()
         boss.send(chat.end())
+
+
+def _guest(port: int, *, encrypted: bool) -> socket.socket:
+    sock = connect(port)
+    if not encrypted:
+        return sock
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # the server is our own
+    return context.wrap_socket(sock)
 
 
 class _Chat:

@@ -2,7 +2,6 @@
 
 import contextlib
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,10 +43,10 @@ class MenuClient:
 
 
 @contextlib.contextmanager
-def menu_client(port: int, name: str, home: Path, route: str) -> Iterator[MenuClient]:
-    """A client of the server at *port*, in the directory *home*, that fetches by *route*."""
-    options = ["-l", "0", "-p", str(port), "--name", name, "--transfer", route]
-    with running([sys.executable, str(PROGRAM), *options], home, subprocess.PIPE) as process:
+def menu_client(python: list[str], port: int, name: str, home: Path, *options: str) -> Iterator[MenuClient]:
+    """A client of the server at *port*, in the directory *home*, run by *python*."""
+    command = [*python, str(PROGRAM), "-l", "0", "-p", str(port), "--name", name, *options]
+    with running(command, home, subprocess.PIPE) as process:
         while LAST_OF_MENU not in (home / "said").read_text():
             if process.poll() is not None:
                 raise SystemExit(f"{name} could not join")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from benchmarks.carriers import CARRIERS, FILE, Carrier, Place, greenchat
+from benchmarks.carriers import CARRIERS, FILE, Carrier, Place
 from benchmarks.chatter import chatting, percentile
 from benchmarks.meter import measure
 from benchmarks.processes import deadline, version, workplace
@@ -29,6 +29,13 @@ PATIENCE: Final = 120.0
 
 RIVALS: Final = {"x scp": "scp", "x curl": "curl from nginx", "x wormhole": "magic-wormhole, relayed"}
 BLOCK: Final = bytes(1024 * 1024)
+WAYS: Final = {
+    name.removeprefix("greenchat"): carrier
+    for name, carrier in CARRIERS.items()
+    if name.startswith("greenchat") and not carrier.missing()
+}
+"""Of greenchat's own, that of each carrier."""
+
 UNITS: Final = {
     "time": "s",
     "throughput": "MB/s",
@@ -47,7 +54,6 @@ def run() -> Results:
     carriers = {name: carrier for name, carrier in CARRIERS.items() if name not in skipped}
     with workplace() as home:
         where = "in memory" if home.is_relative_to("/dev/shm") else f"at {home}"
-        _touch_memory(home)
         bench = _Bench(home)
         whole = [bench.all_carriers(carriers) for _ in range(ROUNDS)]
         many = [bench.all_counts() for _ in range(ROUNDS)]
@@ -61,11 +67,9 @@ def run() -> Results:
 
 
 def _touch_memory(home: Path) -> None:
-    """Use most of what is free once: a virtual machine gets it from its host only then, and whoever is first pays."""
-    size = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4
-    space = os.statvfs(home)
+    """Use as much as is needed once: a virtual machine gets it from its host only then, and does not keep it long."""
     with (home / "touched").open("wb") as file:
-        for _ in range(0, min(size, space.f_bavail * space.f_frsize * 3 // 4), len(BLOCK)):
+        for _ in range(0, 2 * SIZE, len(BLOCK)):
             file.write(BLOCK)
     (home / "touched").unlink()
 
@@ -99,22 +103,24 @@ class _Bench:
     def all_counts(self) -> dict[str, Figures]:
         """One round of many at once."""
         return {
-            f"{count} {'file' if count == 1 else 'files'}, {words}": self._many(route, count)
+            f"{count} {'file' if count == 1 else 'files'}{words}": self._many(carrier, count)
             for count in FILES
-            for route, words in (("relay", "relayed"), ("direct", "direct"))
+            for words, carrier in WAYS.items()
         }
 
     def _one(self, carrier: Carrier) -> Figures:
         with self._place() as place, carrier.open(place) as parties:
+            _touch_memory(self._home)
             taken, used = measure(parties, FILE, place.own)
             self._check([FILE])
         figures = {role: usage.cpu / (SIZE / 1e9) for role, usage in used.items()}
         figures |= {"receiver's memory": used["receiver"].peak, "time": taken, "throughput": SIZE / taken / 1e6}
         return figures
 
-    def _many(self, route: str, count: int) -> Figures:
-        with self._place() as place, greenchat(route)(place) as parties:
-            with chatting(parties.port) as times:
+    def _many(self, carrier: Carrier, count: int) -> Figures:
+        with self._place() as place, carrier.open(place) as parties:
+            _touch_memory(self._home)
+            with chatting(parties.port, encrypted=parties.encrypted) as times:
                 begun = time.perf_counter()
                 parties.fetch(_names(count))
                 taken = time.perf_counter() - begun

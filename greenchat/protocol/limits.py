@@ -110,6 +110,9 @@ FAILURE_SECONDS: Final = 60.0
 MAX_FAILING: Final = 4096
 """Networks whose failures are counted; past that the one that failed longest ago is forgotten."""
 
+BAN_SECONDS: Final = 2.0
+"""Between two looks for new bans; each is one comparison of numbers."""
+
 INVITE_HOURS: Final = 72
 """That an invitation is good for, unless told otherwise."""
 
@@ -183,6 +186,15 @@ RELAY_IDLE_SECONDS: Final = 150.0
 MAX_UPLOADS: Final = 64
 """Files that a client serves at once."""
 
+CONSENT_SECONDS: Final = 60.0
+"""For an owner's user to say whether somebody may have a file, before the requester gives up."""
+
+CONSENT_STEP: Final = 2.0
+"""Between two looks whether that was said."""
+
+MAX_QUESTIONS: Final = 16
+"""People about whom an owner's user is still to be asked; past that nobody is added."""
+
 MAX_STRANGERS: Final = 64
 """Connections to a client's listener that have not shown a ticket yet; past that the oldest has to go."""
 
@@ -240,6 +252,9 @@ CHUNK: Final = 1024 * 1024
 BLOCK: Final = 2 * 1024 * 1024
 """Received, digested and written in one step on a thread; smaller steps take longer in all."""
 
+WRITTEN_BEHIND: Final = 16 * 1024 * 1024
+"""Received before the disk begins to get it; else all of it would wait for the end, and then somebody for the disk."""
+
 SEALED: Final = 256 * 1024
 """Sealed or opened in one step on a thread: it is copied several times, and more would leave the processor's cache."""
 
@@ -280,6 +295,9 @@ CONNECT_SECONDS: Final = 10.0
 
 SEND_SECONDS: Final = 30.0
 """Without the server taking one byte, after which it counts as gone."""
+
+SHOWN_NAMES: Final = 5
+"""Of the files in a home directory, those that are named to who shares it."""
 
 GOODBYE_SECONDS: Final = 3.0
 """For what was typed to reach the server, and what was received to reach standard output, when a client ends."""

@@ -6,7 +6,6 @@ requester   Got, once the file is published
 """
 
 import contextlib
-import mmap
 import os
 import ssl
 import time
@@ -25,17 +24,17 @@ from greenchat.protocol.limits import (
     HANDSHAKE_SECONDS,
     MAX_LINE,
     PUBLISH_SECONDS,
-    SEALED,
     STALL_SECONDS,
     WAIT_SECONDS,
 )
 from greenchat.protocol.records import SOH, Done, File, Go, Got, Pull, Record, Relay, Sorry, Wait, decode, encode
 from greenchat.security.tls import Tls
 from greenchat.threads import Job
-from greenchat.transfer.digest import ALGORITHMS, Digest
+from greenchat.transfer.digest import ALGORITHMS, UNCHECKED, Digest
 from greenchat.transfer.moving import Moving
 from greenchat.transfer.partial import Partial
-from greenchat.transfer.pump import Stream, receive_bytes, send_range, send_sealed
+from greenchat.transfer.pump import Stream, receive_bytes, send_pieces, send_range
+from greenchat.transfer.sealing import sealed_pieces
 from greenchat.transfer.share import SharedFile
 
 __all__ = ["Channel"]
@@ -112,10 +111,13 @@ class Channel:
     def upload(self, file: SharedFile, pull: Pull, pool: ThreadPool, moving: Moving) -> None:
         """Send *file* as *pull* asks for it, and return when the requester has it; it is digested on *pool*."""
         digest = self._resume(file, pull, pool)
+        algorithm = pull.algorithm if self._tls is None else UNCHECKED
         moving.resumed = moving.moved = pull.offset if digest else 0
         self.send(File(file.size, moving.moved))
         self._amid_bytes = True
-        digest = self._send_bytes(file, digest or Digest(pull.algorithm), pool, moving)
+        if digest is None or digest.algorithm != algorithm:
+            digest = Digest(algorithm)
+        self._send_bytes(file, digest, pool, moving)
         self._amid_bytes = False
         if file.changed():
             raise TransferError(Code.CHANGED)
@@ -137,29 +139,43 @@ class Channel:
                 self.send(Wait())
         return digest if digest.hex() == pull.prefix else None
 
-    def _send_bytes(self, file: SharedFile, digest: Digest, pool: ThreadPool, moving: Moving) -> Digest:
+    def _send_bytes(self, file: SharedFile, digest: Digest, pool: ThreadPool, moving: Moving) -> None:
         """Send each piece while a thread digests it, so that one read from the disk serves both."""
         if self._tls:
-            self._send_sealed(self._tls, file, digest, pool, moving)
-            return digest
+            self._send_sealed(self._tls, file, pool, moving)
+            return
         for offset, size in _pieces(moving.moved, file.size, DIGESTED_AHEAD):
             digesting = _on_own_descriptor(pool, digest.update_from, file.fd, offset, size)
             with _lost_connection():
                 send_range(self._stream, file.fd, offset, size, moving)
             digesting.result()
-        return digest
 
-    def _send_sealed(self, tls: Tls, file: SharedFile, digest: Digest, pool: ThreadPool, moving: Moving) -> None:
-        """Send each piece while a thread digests and seals the next."""
-        sealer, step = _Sealer(tls, digest), min(SEALED, moving.limit.step)
-        sealed, of = b"", 0
-        for offset, size in _pieces(moving.moved, file.size, step):
-            sealing = _on_own_descriptor(pool, sealer.seal, file.fd, offset, size)
-            with _lost_connection():
-                send_sealed(self._stream, sealed, of, moving)
-            sealed, of = sealing.result(), size
-        with _lost_connection():
-            send_sealed(self._stream, sealed, of, moving)
+    def _send_sealed(self, tls: Tls, file: SharedFile, pool: ThreadPool, moving: Moving) -> None:
+        """Have a thread seal and send it all: to hand over each piece would take as long as to seal it."""
+        sock = _own(self._sock.fileno())
+
+        def send(fd: int, offset: int, size: int) -> None:
+            try:
+                with _lost_connection():
+                    send_pieces(sock, sealed_pieces(tls, fd, offset, size, moving.limit.step), moving)
+            finally:
+                os.close(sock)
+
+        try:
+            sending = _on_own_descriptor(pool, send, file.fd, moving.moved, file.size - moving.moved)
+        except BaseException:
+            os.close(sock)
+            raise
+        self._result_of(sending)
+
+    def _result_of(self, job: Job[T]) -> T:
+        """What a thread gives that uses the connection; who does not wait for it ends the connection."""
+        try:
+            return job.result()
+        except BaseException:
+            self.abort()
+            job.wait(ABORT_SECONDS)  # then what it has done is free for another who asks for it
+            raise
 
     def download(self, size: int, partial: Partial, pool: ThreadPool, moving: Moving) -> str:
         """Have a thread of *pool* add the next *size* bytes to *partial*; the owner's digest of the whole file."""
@@ -170,12 +186,7 @@ class Channel:
         except BaseException:  # killed while it waited for a thread
             os.close(fd)
             raise
-        try:
-            self._early = receiving.result() or self._early
-        except BaseException:
-            self.abort()
-            receiving.wait(ABORT_SECONDS)  # then what has come is free for another who asks for it
-            raise
+        self._early = self._result_of(receiving) or self._early
         return self.expect(Done).digest
 
     def give_up(self, error: GreenchatError) -> None:
@@ -230,26 +241,6 @@ class Channel:
         return data
 
 
-class _Sealer:
-    """Makes of pieces of a file what is sent where all is encrypted, and digests them, on a thread."""
-
-    def __init__(self, tls: Tls, digest: Digest) -> None:
-        self._tls = tls
-        self._digest = digest
-        self._buffer = memoryview(mmap.mmap(-1, SEALED))  # as in `greenchat.transfer.pump`
-
-    def seal(self, fd: int, offset: int, size: int) -> bytes:
-        """What to send for the *size* bytes of the file *fd* at *offset*. Raises `TransferError` if there are fewer."""
-        piece = self._buffer[:size]
-        while piece:
-            read = os.preadv(fd, [piece], offset)
-            if not read:
-                raise TransferError(Code.CHANGED)
-            piece, offset = piece[read:], offset + read
-        self._digest.update(self._buffer[:size])
-        return self._tls.seal(self._buffer[:size])
-
-
 def _pieces(offset: int, end: int, most: int) -> Iterator[tuple[int, int]]:
     """From *offset* to *end*, each a place and a size, of at *most* so many bytes."""
     for place in range(offset, end, most):
@@ -295,7 +286,7 @@ def _receive_and_close(  # noqa: PLR0913, PLR0917 - a thread is given all that i
             rest = receive_bytes(fd, size - len(early), write, moving, tls)
 
     try:
-        partial.fill(receive)
+        partial.fill(receive, checked=tls is not None)
     finally:
         os.close(fd)
     return rest

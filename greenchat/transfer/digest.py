@@ -10,7 +10,7 @@ from typing import Any, Final
 from greenchat.errors import Code, TransferError
 from greenchat.protocol.limits import CHUNK
 
-__all__ = ["ALGORITHMS", "Digest", "choose"]
+__all__ = ["ALGORITHMS", "UNCHECKED", "Digest", "choose"]
 
 _MAKERS: Final[dict[str, Callable[[], Any]]] = {}
 with contextlib.suppress(ImportError):  # an optional extra
@@ -18,6 +18,9 @@ with contextlib.suppress(ImportError):  # an optional extra
 
     _MAKERS["blake3"] = blake3
 _MAKERS["sha256"] = hashlib.sha256
+
+UNCHECKED: Final = ""
+"""Instead of an algorithm where nothing has to be digested, because each byte is checked on its way by TLS."""
 
 ALGORITHMS: Final = tuple(_MAKERS)
 """What this program can compute, the fastest first. BLAKE3 is about three times as fast as SHA-256."""
@@ -32,12 +35,22 @@ def choose(theirs: Iterable[str]) -> str:
     raise TransferError(Code.BAD_VERSION)
 
 
+class _Nothing:
+    """Digests nothing."""
+
+    def update(self, data: bytes | memoryview) -> None:
+        pass
+
+    def hexdigest(self) -> str:
+        return ""
+
+
 class Digest:
-    """The digest of bytes as they come, by one of `ALGORITHMS`."""
+    """The digest of bytes as they come, by one of `ALGORITHMS`; if they are `UNCHECKED` it is empty."""
 
     def __init__(self, algorithm: str) -> None:
         self.algorithm = algorithm
-        self._hash = _MAKERS[algorithm]()
+        self._hash = _Nothing() if algorithm == UNCHECKED else _MAKERS[algorithm]()
         self._buffer: memoryview | None = None
 
     def update(self, data: bytes | memoryview) -> None:

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from greenchat.errors import Code, TransferError
-from greenchat.protocol.limits import BLOCK
-from greenchat.transfer.digest import Digest
+from greenchat.protocol.limits import BLOCK, WRITTEN_BEHIND
+from greenchat.transfer.digest import UNCHECKED, Digest
 from greenchat.transfer.publish import Published, Whole, disk_error, publish
 
 __all__ = ["PARTIAL_NAME", "Partial", "open_partial"]
@@ -51,6 +51,8 @@ class Partial:
         self._fd = fd
         self._temporary = temporary
         self._published = False
+        self._on_its_way = self.size
+        """Bytes that are on the disk, or on their way there."""
         self._digest: Digest | None = None
         # It may be closed while a thread works on it; then that thread closes it, and nobody waits.
         self._in_use = threading.Lock()
@@ -84,16 +86,21 @@ class Partial:
         """Forget what is here: the file has another content by now."""
         with self._working():
             os.ftruncate(self._fd, 0)
-            self.size = 0
+            self.size = self._on_its_way = 0
             self._digest = Digest(self._begun.algorithm)
 
-    def fill(self, receive: Callable[[Callable[[memoryview], None]], None]) -> None:
-        """Have *receive* bring bytes, by calling what it is given with each piece."""
+    def fill(self, receive: Callable[[Callable[[memoryview], None]], None], *, checked: bool = False) -> None:
+        """Have *receive* bring bytes, by calling what it is given with each piece.
+
+        They are digested, unless each has been *checked* on its way.
+        """
         with self._working():
+            if checked:
+                self._digest = Digest(UNCHECKED)
             receive(self._write)
 
     def digest(self) -> str:
-        """The digest of all that is here, in hexadecimal."""
+        """The digest of all that is here, in hexadecimal; empty if some of it came checked."""
         return self._begun.hex()
 
     def publish(self) -> Published:
@@ -121,6 +128,18 @@ class Partial:
                 written = os.pwrite(self._fd, data, self.size)
                 self.size += written
                 data = data[written:]
+        if self.size - self._on_its_way >= WRITTEN_BEHIND:
+            self._begin_writing()
+
+    def _begin_writing(self) -> None:
+        """Have the system bring to the disk, in the background, what has come since the last time.
+
+        Else it would wait until the file is published, and then that would wait for it. To tell Linux that a range is
+        not needed any more begins that (posix_fadvise(2)); what is still to be written stays in memory meanwhile.
+        """
+        with contextlib.suppress(OSError, AttributeError):  # not every system has it
+            os.posix_fadvise(self._fd, self._on_its_way, self.size - self._on_its_way, os.POSIX_FADV_DONTNEED)
+        self._on_its_way = self.size
 
     @contextlib.contextmanager
     def _working(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from greenchat.errors import Code, TransferError
 from greenchat.protocol.limits import LOCK_SECONDS, MAX_BACKUPS
-from greenchat.transfer.digest import Digest
+from greenchat.transfer.digest import ALGORITHMS, Digest
 
 __all__ = ["Published", "Whole", "disk_error", "publish"]
 
@@ -98,7 +98,7 @@ def _identity(directory: int, name: str) -> tuple[int, ...] | None:
 
 def _is_there(directory: int, file: Whole) -> bool:
     """Whether a regular file of this name with the same content exists."""
-    name, digest, size = file.name, file.digest, os.fstat(file.fd).st_size
+    name, size = file.name, os.fstat(file.fd).st_size
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode) or status.st_size != size:
@@ -109,11 +109,17 @@ def _is_there(directory: int, file: Whole) -> bool:
             raise
         return False
     try:
-        theirs = Digest(digest.algorithm)
-        theirs.update_from(there, 0, size)
-        return os.path.samestat(status, os.fstat(there)) and theirs.hex() == digest.hex()
+        ours = file.digest if file.digest.algorithm else _digest(file.fd, size, ALGORITHMS[0])
+        theirs = _digest(there, size, ours.algorithm)
+        return os.path.samestat(status, os.fstat(there)) and theirs.hex() == ours.hex()
     finally:
         os.close(there)
+
+
+def _digest(fd: int, size: int, algorithm: str) -> Digest:
+    digest = Digest(algorithm)
+    digest.update_from(fd, 0, size)
+    return digest
 
 
 def _place(directory: int, temporary: str, name: str) -> str | None:

@@ -14,7 +14,7 @@ import select
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import gevent
@@ -26,7 +26,7 @@ from greenchat.protocol.limits import CHUNK, SEALED, SLOWEST_STEP, STALL_SECONDS
 from greenchat.security.tls import Tls
 from greenchat.transfer.moving import Moving
 
-__all__ = ["Copier", "Mover", "Splicer", "Stream", "new_mover", "receive_bytes", "send_range", "send_sealed"]
+__all__ = ["Copier", "Mover", "Splicer", "Stream", "new_mover", "receive_bytes", "send_pieces", "send_range"]
 
 _REFUSED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 """What sendfile answers where the system, a sandbox or the file's own file system lacks it."""
@@ -51,10 +51,6 @@ class Stream:
     def wait_writable(self) -> None:
         """Return when there is room to write."""
         self._hub.wait(self._writable)
-
-    def unsent(self) -> int:
-        """Bytes written to the socket that the peer has not acknowledged."""
-        return int.from_bytes(fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
     def close(self) -> None:
         """Close the socket; nobody may be waiting on it any more."""
@@ -178,19 +174,21 @@ def send_range(stream: Stream, fd: int, offset: int, size: int, moving: Moving) 
         gevent.sleep(0)  # others have their turn, also while there is room for more
 
 
-def send_sealed(stream: Stream, sealed: bytes, size: int, moving: Moving) -> None:
-    """Send *sealed*, which is *size* bytes of a file, as fast as *moving* may.
+def send_pieces(fd: int, pieces: Iterable[tuple[bytes, int]], moving: Moving) -> None:
+    """Send *pieces*, each with how many bytes of a file it is, on the non-blocking socket *fd*, as *moving* may.
 
-    Raises `TransferError` if the peer takes nothing for too long.
+    Blocks, so that they are made and sent on one thread. Raises `TransferError` if the peer takes nothing for too long.
     """
-    rest = memoryview(sealed)
-    while rest:
-        try:
-            rest = rest[os.write(stream.sock.fileno(), rest) :]
-        except BlockingIOError:
-            _wait_while_taken(stream)
-    moving.add(size, gevent.sleep)
-    gevent.sleep(0)
+    writable = select.poll()
+    writable.register(fd, select.POLLOUT)
+    for piece, size in pieces:
+        rest = memoryview(piece)
+        while rest:
+            try:
+                rest = rest[os.write(fd, rest) :]
+            except BlockingIOError:
+                _wait_for_room(writable, fd)
+        moving.add(size, time.sleep)
 
 
 def _send_file(sock: int, fd: int, offset: int, size: int) -> int:
@@ -249,7 +247,7 @@ def _wait_while_taken(stream: Stream) -> None:
 
     A socket counts as writable only when a third of its buffer is free, which with a slow peer may take minutes.
     """
-    unsent = stream.unsent()
+    unsent = _unsent(stream.sock.fileno())
     while True:
         out_of_time = gevent.Timeout(STALL_SECONDS)
         try:
@@ -258,9 +256,23 @@ def _wait_while_taken(stream: Stream) -> None:
         except gevent.Timeout as timeout:
             if timeout is not out_of_time:
                 raise
-        unsent, before = stream.unsent(), unsent
+        unsent, before = _unsent(stream.sock.fileno()), unsent
         if unsent >= before:
             raise TransferError(Code.STALLED)
+
+
+def _wait_for_room(writable: select.poll, fd: int) -> None:
+    """The same, on a thread."""
+    unsent = _unsent(fd)
+    while not writable.poll(STALL_SECONDS * 1000):
+        unsent, before = _unsent(fd), unsent
+        if unsent >= before:
+            raise TransferError(Code.STALLED)
+
+
+def _unsent(fd: int) -> int:
+    """Bytes written to the socket *fd* that the peer has not acknowledged."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 _FLAGS: Final = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE if hasattr(os, "splice") else 0

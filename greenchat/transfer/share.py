@@ -1,5 +1,6 @@
 """What may be served: regular, readable, visible files directly in one directory, and nothing else."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -10,9 +11,23 @@ from typing import Final, Self
 from greenchat.errors import BadName, Code, TransferError
 from greenchat.protocol.names import file_name
 
-__all__ = ["Share", "SharedFile"]
+__all__ = ["Share", "SharedFile", "shared_in"]
 
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+
+
+def shared_in(directory: Path) -> list[str]:
+    """The names of what a `Share` of *directory* has to give, in their order; nothing if it cannot be read."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        return sorted(entry.name for entry in entries if _is_plain(entry.name) and entry.is_file(follow_symlinks=False))
+    return []
+
+
+def _is_plain(name: str) -> bool:
+    try:
+        return bool(file_name(name))
+    except BadName:
+        return False
 
 
 class SharedFile:

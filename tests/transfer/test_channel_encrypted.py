@@ -15,6 +15,7 @@ from greenchat.protocol.records import File, Got, Pull
 from greenchat.security.keys import Identity
 from greenchat.security.tls import pair_context
 from greenchat.transfer import channel as channel_module
+from greenchat.transfer import pump
 from greenchat.transfer.channel import Channel
 from greenchat.transfer.rate import UNLIMITED
 
@@ -81,7 +82,8 @@ def fetch(ends: Ends, path: Path, directory: Path, pool: ThreadPool, step: int |
     with partial_in(directory) as partial:
         size = ends.requester.expect(File).size
         digest = ends.requester.download(size, partial, pool, moving_of(size, limit=limit))
-        assert digest == partial.digest() == sha256(content)
+        assert digest == partial.digest() == ""  # each byte was checked on its way
+        assert partial.begin("sha256") == sha256(content)
         assert partial.size == len(content)
         ends.requester.send(Got(digest))
     assert serving.get() is None
@@ -114,9 +116,44 @@ def test_interrupted_file_is_resumed(
         file = ends.requester.expect(File)
         assert file.offset == half
         digest = ends.requester.download(file.size - half, partial, pool, moving_of(file.size, moved=half))
-        assert digest == partial.digest() == sha256(LARGE)
+        assert digest == partial.digest() == ""
+        assert partial.begin("sha256") == sha256(LARGE)
         ends.requester.send(Got(digest))
     assert serving.get() is None
+
+
+def test_row_19_requester_that_takes_nothing_is_given_up(
+    ends: Ends, ann: Identity, bob: Identity, make: Make, pool: ThreadPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump, "STALL_SECONDS", 0.05)
+    meet(ends, ann, bob)
+    error = serve_on(ends.channel, make(LARGE), pool)
+    assert error is not None
+    assert error.code == Code.STALLED
+
+
+def test_row_20_requester_that_vanishes_in_mid_file_is_an_error(
+    ends: Ends, ann: Identity, bob: Identity, make: Make, pool: ThreadPool
+) -> None:
+    meet(ends, ann, bob)
+    serving = gevent.spawn(serve_on, ends.channel, make(LARGE), pool)
+    ends.requester.expect(File)
+    ends.requester.abort()
+    error = serving.get()
+    assert error is not None
+    assert error.code == Code.INTERRUPTED
+
+
+def test_serving_may_be_killed_and_its_thread_is_free_again(
+    ends: Ends, ann: Identity, bob: Identity, make: Make, pool: ThreadPool
+) -> None:
+    meet(ends, ann, bob)
+    serving = gevent.spawn(serve_on, ends.channel, make(LARGE), pool)
+    ends.requester.expect(File)
+    serving.kill()
+    assert pool.apply(sum, ((1, 2),)) == 3
+    with pytest.raises(TransferError):
+        ends.requester.expect(Got)
 
 
 def test_row_15_file_that_shrinks_is_an_abort(

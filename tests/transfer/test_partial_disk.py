@@ -25,7 +25,34 @@ from transfer.files import (
 )
 
 from greenchat.errors import Code, TransferError
+from greenchat.transfer import partial as partial_module
 from greenchat.transfer.partial import open_partial
+
+# --- what is brought to the disk while more comes ---------------------------------------------
+
+
+def test_disk_gets_what_has_come_while_more_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _fd, offset, size, _advice: begun.append((offset, size)))
+    monkeypatch.setattr(partial_module, "WRITTEN_BEHIND", 10)
+    with partial_in(tmp_path) as partial:
+        for size in (4, 5, 6, 3, 20):
+            fill(partial, bytes(size))
+    assert begun == [(0, 15), (15, 23)]
+
+
+def test_system_that_cannot_do_so_gets_the_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partial_module, "WRITTEN_BEHIND", 1)
+    monkeypatch.setattr(os, "posix_fadvise", refusing(errno.EINVAL))
+    with partial_in(tmp_path) as partial:
+        fill(partial, b"new")
+        monkeypatch.delattr(os, "posix_fadvise")
+        fill(partial, b"er")
+        partial.publish()
+    assert (tmp_path / "a").read_bytes() == b"newer"
+
+
+# --- what it refuses --------------------------------------------------------------------------
 
 MAPPED = ("unshare", "--user", "--map-root-user", "--mount")
 

@@ -20,7 +20,7 @@ from transfer.publishing import TEMPORARY, WITH_AND_WITHOUT_LINKS, WITHOUT_LINKS
 
 from greenchat.errors import Code, TransferError
 from greenchat.transfer import publish as publish_module
-from greenchat.transfer.digest import Digest
+from greenchat.transfer.digest import UNCHECKED, Digest
 from greenchat.transfer.publish import Published, Whole, publish
 
 # --- a new name -------------------------------------------------------------------------------
@@ -118,6 +118,11 @@ def test_row_08_existing_file_is_kept_as_a_backup(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a.~1~").stat().st_mode) == 0o440
 
 
+def test_row_08_other_content_of_the_same_length_is_kept_also_if_nothing_was_digested(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    assert publish_in(tmp_path, "a", b"new", algorithm=UNCHECKED) == Published(backup="a.~1~", unchanged=False)
+
+
 @WITH_AND_WITHOUT_LINKS
 def test_row_08_backups_are_numbered(tmp_path: Path) -> None:
     published = [publish_in(tmp_path, "a", content) for content in (b"1", b"2", b"3", b"4")]
@@ -152,7 +157,7 @@ def test_row_08_number_taken_by_something_that_is_no_file_is_not_used(
 
 
 @WITH_AND_WITHOUT_LINKS
-@pytest.mark.parametrize("algorithm", ["sha256", "blake3"])
+@pytest.mark.parametrize("algorithm", ["sha256", "blake3", UNCHECKED])
 def test_row_08_same_content_is_left_alone(tmp_path: Path, algorithm: str) -> None:
     if algorithm == "blake3":
         pytest.importorskip("blake3")
