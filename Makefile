@@ -1,12 +1,13 @@
 # make demo    see it work: a server and three clients chat and swap files (needs Python 3.11 and make)
 # make test    set up, then check style, types and behaviour
 # make slow    the tests that take minutes
+# make fuzz    two million cases for every parser, and for both ends of every conversation; some minutes
 # make soak    ten minutes of members and transfers that come and go, many of them hostile
 # make clean   remove what these made
 
 PYTHON ?= python3
 
-.PHONY: demo test slow soak clean
+.PHONY: demo test slow fuzz soak clean
 
 demo: .venv/run
 	@.venv/bin/python demo.py
@@ -19,6 +20,9 @@ test: .venv/dev
 
 slow: .venv/dev
 	.venv/bin/python -m pytest -m slow
+
+fuzz: .venv/fuzz
+	.venv/bin/python tests/fuzz/run.py
 
 soak: .venv/dev
 	.venv/bin/python -m pytest -m soak -s
@@ -36,6 +40,10 @@ soak: .venv/dev
 	@echo "setting up .venv for development, once"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ .venv/run
+
+.venv/fuzz: .venv/dev
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,fuzz]'
+	@touch $@
 
 clean:
 	rm -rf .venv *.egg-info build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -171,7 +171,7 @@ class _Wire:
 
     def _read(self, block: bytes, events: list[Event]) -> None:
         """Add the events of *block*; what came before an error stays."""
-        if self.state is State.START:
+        while block and self.state is State.START:
             first, _, block = block.partition(b"\n")
             events.append(self._start(first.removesuffix(b"\r")))
         if block and not self._ended:

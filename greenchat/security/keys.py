@@ -73,7 +73,9 @@ def signed_by(certificate: bytes, signature: bytes, message: bytes) -> bool:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     except ImportError:
         return False
-    with contextlib.suppress(exceptions.InvalidSignature, exceptions.UnsupportedAlgorithm, ValueError, TypeError):
+    with contextlib.suppress(
+        exceptions.InvalidSignature, exceptions.UnsupportedAlgorithm, x509.InvalidVersion, ValueError, TypeError
+    ):
         key = x509.load_der_x509_certificate(certificate).public_key()
         if isinstance(key, Ed25519PublicKey):
             key.verify(signature, message)

@@ -316,6 +316,14 @@ def test_client_may_speak_right_behind_its_proof() -> None:
     assert wire.receive(UNKNOWN + encode(Proof("c2ln")) + b"hi\n") == [Proof("c2ln"), Text(b"hi\n")]
 
 
+def test_client_is_let_in_after_a_challenge_however_both_come() -> None:
+    assert ClientWire().receive(encode(Challenge("f0")) + encode(Welcome(1, "ann")) + b"bob: hi\n") == [
+        Challenge("f0"),
+        Welcome(1, "ann"),
+        Text(b"bob: hi\n"),
+    ]
+
+
 def test_client_is_let_in_after_a_challenge() -> None:
     wire = opened(ClientWire, encode(Challenge("f0")))
     assert wire.state is State.START

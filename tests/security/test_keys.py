@@ -9,7 +9,7 @@ from credentials import new_certificate  # noqa: F401
 
 from greenchat.errors import Code, SecurityError
 from greenchat.security import keys
-from greenchat.security.keys import certificate_in, key_file
+from greenchat.security.keys import Identity, certificate_in, key_file, signed_by
 
 
 def names(directory: Path) -> list[str]:
@@ -92,3 +92,11 @@ def test_file_without_a_certificate_is_an_error(tmp_path: Path, content: bytes) 
         certificate_in(path)
     with pytest.raises(SecurityError, match="there is no certificate in "):
         certificate_in(tmp_path / "none")
+
+
+def test_certificate_of_no_version_that_there_is_signs_nothing(tmp_path: Path) -> None:
+    me = Identity(tmp_path / "key.pem")
+    assert signed_by(me.certificate, me.sign(b"message"), b"message")
+    damaged = me.certificate.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x25", 1)
+    assert damaged != me.certificate
+    assert not signed_by(damaged, me.sign(b"message"), b"message")

@@ -1,0 +1,14 @@
+"""One target under atheris; the rest of the arguments are libFuzzer's."""
+
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["greenchat"]):
+    from fuzz.live import TARGETS as LIVE
+    from fuzz.pure import TARGETS as PURE
+
+if __name__ == "__main__":
+    target = {**PURE, **LIVE}[sys.argv.pop(1)]
+    atheris.Setup(sys.argv, target)
+    atheris.Fuzz()
