@@ -3,8 +3,8 @@
 To run: ``greenchat server`` and ``greenchat client``. To embed: `ChatServer` and `ChatClient`.
 """
 
-from greenchat.client import ChatClient, Message, Received, Route, Served
+from greenchat.client import Accept, ChatClient, Message, Question, Received, Route, Served
 from greenchat.errors import GreenchatError
 from greenchat.server import ChatServer
 
-__all__ = ["ChatClient", "ChatServer", "GreenchatError", "Message", "Received", "Route", "Served"]
+__all__ = ["Accept", "ChatClient", "ChatServer", "GreenchatError", "Message", "Question", "Received", "Route", "Served"]

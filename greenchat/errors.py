@@ -73,6 +73,9 @@ class Code(StrEnum):
     OWNER_LEFT = "owner-left"
     # moving a file
     BAD_TICKET = "bad-ticket"
+    NOT_ACCEPTED = "not-accepted"
+    ASKED = "asked"
+    KEY_CHANGED = "key-changed"
     NO_KEY = "no-key"
     UNREACHABLE = "unreachable"
     RELAY_BUSY = "relay-busy"
@@ -122,6 +125,9 @@ _SENTENCES = {
     Code.OWNER_SILENT: "the owner did not answer in time",
     Code.OWNER_LEFT: "the owner left",
     Code.BAD_TICKET: "the ticket is not valid: ask for the file again",
+    Code.NOT_ACCEPTED: "the owner does not let you have files, or not yet",
+    Code.ASKED: "the owner has been asked whether you may, and did not answer yet",
+    Code.KEY_CHANGED: "a key is not the one that was known before",
     Code.NO_KEY: "files go encrypted only, between two who both have keys",
     Code.UNREACHABLE: "the owner could not be reached",
     Code.RELAY_BUSY: "the server relays too many files already: ask again later",

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 
 from greenchat.cli.arguments import Parser
 from greenchat.cli.manage_names import names
+from greenchat.cli.manage_peers import fingerprint, peers
 from greenchat.cli.run_client import client
 from greenchat.cli.run_server import server
 
-__all__ = ["client", "main", "names", "server"]
+__all__ = ["client", "fingerprint", "main", "names", "peers", "server"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``greenchat server ...``, ``greenchat client ...`` and ``greenchat names ...``."""
-    commands = {"server": server, "client": client, "names": names}
+    """``greenchat server ...``, ``greenchat client ...``, and what looks after names and keys."""
+    commands = {"server": server, "client": client, "names": names, "peers": peers, "fingerprint": fingerprint}
     parser = Parser(prog="greenchat", description="A chat room and a file exchange for the terminal.")
     parser.add_argument("command", choices=commands, help="what to run; each has a --help of its own")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")

@@ -5,10 +5,10 @@ import time
 from collections.abc import Sequence
 
 from greenchat.cli.arguments import Parser, banned, hours
-from greenchat.cli.process import tell
+from greenchat.cli.process import show, tell
 from greenchat.errors import GreenchatError
 from greenchat.protocol.limits import INVITE_HOURS
-from greenchat.security.home import home
+from greenchat.security.home import NAMES, home
 from greenchat.server.registry import Registry
 
 __all__ = ["names"]
@@ -18,7 +18,7 @@ def names(arguments: Sequence[str] | None = None, *, prog: str | None = None) ->
     """Show or change what servers remember; the exit status."""
     options = _options(arguments, prog)
     try:
-        registry = Registry(home() / "names.db")
+        registry = Registry(home() / NAMES)
         try:
             return _do(registry, options)
         finally:
@@ -48,10 +48,10 @@ def _do(registry: Registry, options: argparse.Namespace) -> int:
     match options.action:
         case "list":
             for name, owner, since in registry.names():
-                _show(f"{owner} {time.strftime('%Y-%m-%d', time.localtime(since))} {name}")
+                show(f"{owner} {time.strftime('%Y-%m-%d', time.localtime(since))} {name}")
         case "bans":
             for what in registry.bans():
-                _show(what)
+                show(what)
         case "free":
             return _done(registry.free(options.name), f"nobody owns {options.name}")
         case "ban":
@@ -59,7 +59,7 @@ def _do(registry: Registry, options: argparse.Namespace) -> int:
         case "unban":
             return _done(registry.unban(options.what), f"{options.what} is not banned")
         case "invite":
-            _show(registry.invite(3600 * options.hours))
+            show(registry.invite(3600 * options.hours))
     return 0
 
 
@@ -67,7 +67,3 @@ def _done(done: bool, otherwise: str) -> int:  # noqa: FBT001 - what a change sa
     if not done:
         tell(otherwise)
     return 0 if done else 1
-
-
-def _show(line: str) -> None:
-    print(line)  # noqa: T201 - what the user asked for

@@ -1,20 +1,23 @@
 """``greenchat client``, and ``ChatClient.py``."""
 
 import argparse
+import contextlib
 import signal
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from greenchat.cli.arguments import Parser, directory, fingerprint, listen_port, parallel, port, rate
 from greenchat.cli.process import fill_standard_descriptors, on_signals, on_suspend, tell
-from greenchat.client import ChatClient, Route, Served
+from greenchat.client import Accept, ChatClient, Question, Route, Served
 from greenchat.client.program import Program
 from greenchat.client.trust import Trust
 from greenchat.errors import SecurityError
 from greenchat.net import raise_descriptor_limit
-from greenchat.protocol.limits import DOWNLOADS
-from greenchat.security.home import home
+from greenchat.protocol.limits import DOWNLOADS, SHOWN_NAMES
+from greenchat.security.home import IDENTITY, KNOWN_PEERS, KNOWN_SERVERS, home
 from greenchat.security.keys import Identity
 from greenchat.security.known import Known
+from greenchat.transfer.share import shared_in
 
 __all__ = ["client"]
 
@@ -26,19 +29,23 @@ def client(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
     raise_descriptor_limit()
     try:
         trust = _trust(options)
-        identity = Identity(home() / "identity.pem") if trust else None
+        identity = Identity(home() / IDENTITY) if trust else None
+        known_peers = Known(home() / KNOWN_PEERS) if trust else None
     except SecurityError as error:
         tell(str(error))
         return 1
 
-    def connect(name: str, on_served: Callable[[Served], None]) -> ChatClient:
+    def connect(name: str, on_served: Callable[[Served], None], on_asked: Callable[[Question], None]) -> ChatClient:
         return ChatClient(
             name, options.port, host=options.host, listen=options.listen,
             share=options.share, route=Route(options.transfer), parallel=options.parallel,
             limit_rate=options.limit_rate, trust=trust, identity=identity, invite=options.invite,
-            insecure=options.insecure, on_served=on_served,
+            known_peers=known_peers, insecure=options.insecure, accept=options.accept, on_served=on_served,
+            on_asked=on_asked,
         )  # fmt: skip
 
+    if options.accept is not Accept.NONE and _is_home(options.share):
+        tell(_exposure(shared_in(options.share)))
     program = Program(options.name, connect)
     on_signals(lambda number: program.end(128 + number), signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     on_suspend(program.leave_terminal, program.take_terminal)
@@ -56,10 +63,14 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
     parser.add_argument("--fingerprint", type=fingerprint, metavar="SHA256:...",
                         help="encrypt, and only with the server that has this fingerprint")  # fmt: skip
     parser.add_argument("--invite", default="", metavar="CODE", help="an invitation to a server for members only")
-    parser.add_argument("--insecure", action="store_true", help="encrypt nothing, not even beyond this machine")
+    parser.add_argument(
+        "--insecure", action="store_true", help="encrypt nothing, not even beyond this machine; no files go there then"
+    )
     parser.add_argument("--name", help="your name, instead of the first line of input")
     parser.add_argument("--share", type=directory, default=".", metavar="DIR",
                         help="directory of the files that others may fetch (%(default)s)")  # fmt: skip
+    parser.add_argument("--accept", choices=list(Accept), type=Accept, metavar="|".join(Accept),
+                        help="who may fetch them (all on this machine, known beyond it)")  # fmt: skip
     parser.add_argument("--transfer", choices=[str(route) for route in Route], default="auto",
                         help="how to reach the owner of a file (%(default)s)")  # fmt: skip
     parser.add_argument("--parallel", type=parallel, default=DOWNLOADS, metavar="N",
@@ -75,6 +86,19 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
     return options
 
 
+def _is_home(share: str) -> bool:
+    with contextlib.suppress(OSError, RuntimeError):  # somebody may have none
+        return Path.home().samefile(share)
+    return False
+
+
+def _exposure(names: Sequence[str]) -> str:
+    some = ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
+    files = "1 file" if len(names) == 1 else f"{len(names)} files"
+    named = f" ({some})" if some else ""
+    return f"this is your home directory: others may fetch {files} from it{named}; --share gives another"
+
+
 def _trust(options: argparse.Namespace) -> Trust | None:
     """How the client knows its server, if it is to encrypt. Raises `SecurityError`."""
     if not options.tls:
@@ -83,4 +107,4 @@ def _trust(options: argparse.Namespace) -> Trust | None:
     def on_new(mark: str) -> None:
         tell(f"from now on {options.host} port {options.port} is known by its fingerprint {mark}")
 
-    return Trust(Known(home() / "known_servers"), options.fingerprint, on_new)
+    return Trust(Known(home() / KNOWN_SERVERS), options.fingerprint, on_new)

@@ -18,7 +18,7 @@ from greenchat.cli.process import (
 from greenchat.errors import GreenchatError, SecurityError
 from greenchat.net import is_loopback, raise_descriptor_limit
 from greenchat.protocol.limits import HIGH_WATERMARK
-from greenchat.security.home import home
+from greenchat.security.home import NAMES, home
 from greenchat.security.keys import key_file
 from greenchat.server import ChatServer
 from greenchat.server.certificate import Certificate
@@ -71,7 +71,7 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
 def _run(options: argparse.Namespace) -> int:
     """Raises `ListenError` or `SecurityError`."""
     certificate = _certificate(options)
-    registry = Registry(home() / "names.db") if certificate else None
+    registry = Registry(home() / NAMES) if certificate else None
     chat = ChatServer(
         options.port, host=options.host, backlog=options.backlog, member_rate=options.member_rate,
         certificate=certificate, registry=registry, members_only=options.members_only, insecure=options.insecure,

@@ -9,8 +9,10 @@ from typing import NamedTuple, Self
 import gevent
 from gevent.event import AsyncResult
 
+from greenchat.client.consent import Accept, Consent, Question
 from greenchat.client.downloads import Downloads, Received
 from greenchat.client.inbox import Inbox
+from greenchat.client.peers import Peers
 from greenchat.client.routes import Route, Routes
 from greenchat.client.session import Session, connect
 from greenchat.client.trust import Trust
@@ -23,6 +25,7 @@ from greenchat.protocol.records import Dial, Error, Fail, Record, Take, Want, en
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import Event, Failure, Text, message_line
 from greenchat.security.keys import Identity
+from greenchat.security.known import Known
 from greenchat.threads import end
 from greenchat.transfer.destination import Destination
 from greenchat.transfer.moving import Traffic
@@ -51,10 +54,13 @@ class ChatClient:
     *listen* is the port for file requests (0: any that is free), *into* where fetched files go, *route* how
     their owners are reached, *parallel* how many files are fetched at once (up to `limits.MAX_DOWNLOADS`; the rest
     wait), and *limit_rate* how many bytes a second all together may be received, and as many sent (from
-    `limits.MIN_RATE`; None: any number). *on_served* is called after each file that somebody fetched from here.
+    `limits.MIN_RATE`; None: any number). *on_served* is called after each file that somebody fetched from here. Whom to
+    *accept* as a requester is by default everybody on this machine, and beyond it who is known; about others *on_asked*
+    is called with the question, and `answer` takes the answer.
     With *trust* the connection to the server is encrypted, and has to be to the right one; with an *identity*, too, the
-    name belongs to its key, and an *invite* lets a new one in. Without trust the server has to be on this machine,
-    unless *insecure* says that anybody on the way may read and change what is said and sent.
+    name belongs to its key, and an *invite* lets a new one in; other users' keys are remembered in *known_peers*.
+    Without trust the server has to be on this machine, unless *insecure* says that anybody on the way may read and
+    change what is said; files are not exchanged then.
     A context manager connects and closes:
 
         with ChatClient("ann", port=6001) as ann:
@@ -79,8 +85,11 @@ class ChatClient:
         trust: Trust | None = None,
         identity: Identity | None = None,
         invite: str = "",
+        known_peers: Known | None = None,
         insecure: bool = False,
+        accept: Accept | None = None,
         on_served: Callable[[Served], object] = _ignore,
+        on_asked: Callable[[Question], object] = _ignore,
     ) -> None:
         if not 1 <= parallel <= MAX_DOWNLOADS:
             raise ValueError(f"from 1 to {MAX_DOWNLOADS} files can be fetched at once")
@@ -97,11 +106,15 @@ class ChatClient:
         self._insecure = insecure
         self._share_directory = Path(share)
         self._into = Path(into)
+        self._accept = accept
         self._on_served = on_served
+        self._on_asked = on_asked
+        self._peers = Peers(known_peers, self._server)
         self._inbox = Inbox()
         routes = Routes(self._server, Route(route), identity)
-        self._downloads = Downloads(self._tell, routes, self.moving, slots=parallel)
+        self._downloads = Downloads(self._tell, routes, self._peers, self.moving, slots=parallel)
         self._session: Session | None = None
+        self._receiver: gevent.Greenlet[..., None] | None = None
         self._resources = contextlib.ExitStack()
         self._closing = False
         self._ended: AsyncResult[None] = AsyncResult()
@@ -122,16 +135,14 @@ class ChatClient:
             undo.callback(self._destination.close)
             session = self._session = self._connect()
             undo.callback(session.close)
-            self._uploads = Uploads(
-                share, self._tell, self._on_served, self.moving, server=self._server, identity=self._identity
-            )
+            here = session.local_host
+            self._uploads = self._serve(share, here)
             undo.callback(self._uploads.close)
             # Where the server sees us, and nowhere else.
-            here = session.local_host
             self.listen = self._uploads.listen(LOOPBACK if is_loopback(here) else (here,), self.listen)
             self.name = session.hello(self.name, self.listen, self._identity, self._invite)
-            receiver = gevent.spawn(self._receive, session)
-            undo.callback(receiver.kill)
+            self._receiver = gevent.spawn(self._receive, session)
+            undo.callback(self._receiver.kill)
             self._resources = undo.pop_all()
 
     def _connect(self) -> Session:
@@ -145,6 +156,16 @@ class ChatClient:
                 f"to {self._server[0]} nothing would be encrypted: give --tls, or else --insecure",
             )
         return Session(sock)
+
+    def _serve(self, share: Share, here: str) -> Uploads:
+        accept = self._accept or (Accept.ALL if is_loopback(here) else Accept.KNOWN)
+        if self._identity is None and not is_loopback(here):
+            accept = Accept.NONE  # because nothing would be encrypted
+        self._consent = Consent(accept, self._peers, self._on_asked)
+        return Uploads(
+            share, self._tell, self._on_served, self.moving,
+            consent=self._consent, server=self._server, identity=self._identity,
+        )  # fmt: skip
 
     def send(self, text: str) -> None:
         """Say *text*, one line, to everyone else. Raises `ProtocolError` if it is too long, or `ServerGone`."""
@@ -172,8 +193,8 @@ class ChatClient:
     def fetch(self, owner: str, file: str, into: Path | str | None = None) -> Received:
         """Wait until *owner*'s *file* is here, whole and under its name, in *into* or where the client was told.
 
-        Any number of greenlets may do so at once. Raises `BadName`, `ConnectError`, `ProtocolError`, `ServerGone` or
-        `TransferError`.
+        Any number of greenlets may do so at once. Raises `BadName`, `ConnectError`, `ProtocolError`, `SecurityError`,
+        `ServerGone` or `TransferError`.
         """
         if self._session is None:
             raise _not_connected()
@@ -181,6 +202,15 @@ class ChatClient:
             return self._downloads.fetch(owner, file, self._destination)
         with contextlib.closing(Destination(Path(into))) as destination:
             return self._downloads.fetch(owner, file, destination)
+
+    def answer(self, *, yes: bool) -> Question | None:
+        """Whether whom *on_asked* was called for last may fetch files; the question, if one was open.
+
+        Raises `SecurityError` if the answer can't be remembered, or `ServerGone` before `start`.
+        """
+        if self._session is None:
+            raise _not_connected()
+        return self._consent.answer(yes=yes)
 
     def close(self, *, keep: bool = True) -> None:
         """Let what was sent arrive, end all transfers, and leave. May be called again, and before `start`.
@@ -192,7 +222,7 @@ class ChatClient:
         self.moving.close()
         self._downloads.close(keep=keep)
         with self._resources:  # they end also if this greenlet is killed while it waits
-            if self._session is not None:
+            if self._session is not None and self._receiver is not None:
                 self._session.finish()
                 self._ended.wait(GOODBYE_SECONDS)
         end(self._downloads.pool)

@@ -13,11 +13,21 @@ from gevent.event import AsyncResult, Event
 from gevent.lock import BoundedSemaphore
 from gevent.threadpool import ThreadPool
 
+from greenchat.client.peers import Peers
 from greenchat.client.routes import Routes
 from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, ServerGone, TransferError
-from greenchat.protocol.limits import ANSWER_SECONDS, ASKED_AHEAD, RETRY_DELAYS, SLOWEST_STEP, TICKET_SECONDS
+from greenchat.protocol.limits import (
+    ANSWER_SECONDS,
+    ASKED_AHEAD,
+    CONSENT_SECONDS,
+    CONSENT_STEP,
+    RETRY_DELAYS,
+    SLOWEST_STEP,
+    TICKET_SECONDS,
+)
 from greenchat.protocol.names import file_name, name_key
 from greenchat.protocol.records import Fail, File, Get, Got, Pull, Record, Take
+from greenchat.security.proof import certificate_of
 from greenchat.threads import call
 from greenchat.transfer.channel import Channel
 from greenchat.transfer.destination import Destination
@@ -67,12 +77,14 @@ class Downloads:
         self,
         tell: Callable[[Record], None],
         routes: Routes,
+        peers: Peers,
         traffic: Traffic,
         *,
         slots: int,
     ) -> None:
         self._tell = tell
         self._routes = routes
+        self._peers = peers
         self._traffic = traffic
         self.pool = ThreadPool(slots)
         """A thread for each file that moves, which receives, digests, writes and publishes it."""
@@ -89,7 +101,7 @@ class Downloads:
         """Wait until *owner*'s *file* is in the directory *into*; who asks for what is coming already waits for that.
 
         The request leaves when it is among the next; the file moves when there is a slot for it. Raises `BadName`,
-        `ConnectError`, `ProtocolError`, `ServerGone` or `TransferError`.
+        `ConnectError`, `ProtocolError`, `SecurityError`, `ServerGone` or `TransferError`.
         """
         name = file_name(file)
         key = (name_key(owner), name, into.identity)
@@ -126,9 +138,7 @@ class Downloads:
         self._closing.set()
 
     def _fetch(self, owner: str, name: str, into: Destination) -> Received:
-        with self._ahead:
-            asked, take = time.monotonic(), self._ask_once(owner, name)
-            self._slots.acquire()
+        asked, take = self._turn(owner, name)
         try:
             partial = into.partial(name_key(owner), name)
             self._partials.add(partial)
@@ -141,6 +151,22 @@ class Downloads:
                 partial.close()
         finally:
             self._slots.release()
+
+    def _turn(self, owner: str, name: str) -> tuple[float, Take | None]:
+        """Wait until the owner agrees, and for a slot; when the owner was asked last, and what it granted."""
+        end = time.monotonic() + CONSENT_SECONDS
+        while True:
+            asked = time.monotonic()
+            try:
+                with self._ahead:
+                    take = self._ask_once(owner, name)
+                    self._slots.acquire()
+            except TransferError as error:
+                if error.code is not Code.ASKED or asked > end:
+                    raise
+            else:
+                return asked, take
+            self._closing.wait(CONSENT_STEP)
 
     def _ask_once(self, owner: str, name: str) -> Take | None:
         """None if it may help to ask again."""
@@ -173,10 +199,13 @@ class Downloads:
         raise AssertionError  # it counts for ever
 
     def _attempt(self, owner: str, partial: Partial, take: Take, turn: int, into: Destination) -> Received:
+        certificate = certificate_of(take.certificate) if take.certificate else b""
+        self._peers.knows(owner, certificate)
         algorithm = choose(take.algorithms)
         prefix = call(self.pool, partial.begin, algorithm)
         pull = Pull(take.ticket, algorithm, partial.size, prefix if partial.size else "")
         with self._routes.reach(take, pull, turn) as (channel, file):
+            self._peers.remember(owner, certificate)
             if file.offset not in (0, partial.size) or file.offset > file.size:
                 raise ProtocolError(Code.UNEXPECTED)
             published = self._receive(channel, file, partial, owner)

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
-__all__ = ["GOODBYE", "Actions", "run_menu"]
+__all__ = ["GOODBYE", "NO_SUCH_OPTION", "Actions", "run_menu"]
 
 MENU: Final = """\
 Enter an option ('m', 'f', 'x'):
   (M)essage (send)
   (F)ile (request)
  e(X)it"""
+
+NO_SUCH_OPTION: Final = "no such option: type m, f or x, then Enter"
 
 GOODBYE: Final = "closing your sockets...goodbye"
 
@@ -26,6 +28,9 @@ class Actions(Protocol):
     def request(self, owner: str, file: str) -> None:
         """Fetch *owner*'s *file*, without waiting for it."""
 
+    def answer(self, *, yes: bool) -> None:
+        """Say whether somebody who asks for files may have them."""
+
     def hint(self, line: str) -> None:
         """Tell the user, beside the menu, of a mistake."""
 
@@ -39,10 +44,12 @@ def run_menu(lines: Iterator[str], actions: Actions) -> None:
 
     choices: dict[str, Callable[[], None]] = {
         "m": lambda: actions.send(ask("Enter your message:")),
+        "y": lambda: actions.answer(yes=True),
+        "n": lambda: actions.answer(yes=False),
         "f": lambda: actions.request(ask("Who owns the file?"), ask("Which file do you want?")),
     }
     try:
         while (option := ask(MENU).strip().lower()) != "x":
-            choices.get(option, lambda: actions.hint("no such option: type m, f or x, then Enter"))()
+            choices.get(option, lambda: actions.hint(NO_SUCH_OPTION))()
     except StopIteration:
         return  # the end of the input means x, even in the middle of a command

@@ -14,14 +14,16 @@ from gevent.event import AsyncResult
 from gevent.pool import Group
 
 from greenchat.client.client import ChatClient
+from greenchat.client.consent import Question
 from greenchat.client.console import Output, is_terminal, read_lines
 from greenchat.client.display import Display
 from greenchat.client.downloads import Received
-from greenchat.client.menu import GOODBYE, run_menu
+from greenchat.client.menu import GOODBYE, NO_SUCH_OPTION, run_menu
 from greenchat.client.uploads import Served
 from greenchat.errors import BadName, Code, GreenchatError, ProtocolError, Refused, ServerGone, TransferError
 from greenchat.protocol.limits import GOODBYE_SECONDS, MAX_FETCHES, MAX_UNWRITTEN, MAX_WANTED
 from greenchat.protocol.text import safe_line
+from greenchat.security.tls import short
 
 __all__ = ["Program"]
 
@@ -34,9 +36,16 @@ _MOMENT: Final = 0.1
 
 
 class Program:
-    """One run of the client under *name*, or under the first line of input; *connect* makes the client for a name."""
+    """One run of the client under *name*, or under the first line of input; *connect* makes the client for a name.
 
-    def __init__(self, name: str | None, connect: Callable[[str, Callable[[Served], None]], ChatClient]) -> None:
+    It is also given whom to tell of what was served, and whom to ask.
+    """
+
+    def __init__(
+        self,
+        name: str | None,
+        connect: Callable[[str, Callable[[Served], None], Callable[[Question], None]], ChatClient],
+    ) -> None:
         self._name = name
         self._connect = connect
         self._client: ChatClient | None = None
@@ -110,6 +119,18 @@ class Program:
             self._requests.spawn(self._fetch_wanted)
             gevent.sleep(0)  # the request itself leaves now, even if the next line of input ends the program
 
+    def answer(self, *, yes: bool) -> None:
+        """Let fetch who has asked, or not."""
+        try:
+            question = self._here.answer(yes=yes)
+        except GreenchatError as error:
+            self.hint(str(error))
+            return
+        if question is None:
+            self.hint(NO_SUCH_OPTION)
+        else:
+            self.hint(f"{question.requester} {'may' if yes else 'may not'} fetch files from you")
+
     @property
     def _here(self) -> ChatClient:
         assert self._client is not None
@@ -136,7 +157,7 @@ class Program:
             if name is None:
                 return False
             try:
-                client = self._connect(name, self._on_served)
+                client = self._connect(name, self._on_served, self._on_asked)
                 client.start()
             except (BadName, Refused) as error:
                 if not is_terminal(STDIN) or error.code not in (Code.BAD_NAME, Code.NAME_TAKEN, Code.NAME_OWNED):
@@ -190,6 +211,13 @@ class Program:
             self.hint(f"sent {served.file} to {served.requester} ({served.size:,} bytes)")
         else:
             self.hint(f"could not send {served.file} to {served.requester}: {served.error}")
+
+    def _on_asked(self, question: Question) -> None:
+        # The key first: a name, or that of a file, can read like one.
+        key = f"key {short(question.mark)}" if question.mark else "no key"
+        self.hint(
+            f"{key}: {question.requester} asks for {question.file}; y lets {question.requester} fetch, n does not"
+        )
 
     def _on_broken(self, fd: int) -> None:
         if fd == STDOUT:

@@ -8,7 +8,7 @@ from typing import Final
 
 from greenchat.client.session import connect
 from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, TransferError
-from greenchat.net import is_address
+from greenchat.net import is_address, is_loopback
 from greenchat.protocol.limits import (
     ANSWER_SECONDS,
     CONNECT_SECONDS,
@@ -92,7 +92,11 @@ class Routes:
             yield functools.partial(self._open_relayed, take.key)
 
     def _open(self, host: str, port: int, seconds: float) -> Channel:
-        channel = Channel(connect(host, port, seconds))
+        sock = connect(host, port, seconds)
+        if self._identity is None and not is_loopback(sock.getpeername()[0]):  # nothing would be encrypted
+            sock.close()
+            raise TransferError(Code.NO_KEY)
+        channel = Channel(sock)
         self._channels.add(channel)
         return channel
 

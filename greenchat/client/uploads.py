@@ -12,6 +12,7 @@ from gevent import socket
 from gevent.pool import Group
 from gevent.threadpool import ThreadPool
 
+from greenchat.client.consent import Consent, Question
 from greenchat.client.session import connect
 from greenchat.errors import Code, GreenchatError, TransferError, sentence
 from greenchat.net import Listener, listen
@@ -72,14 +73,17 @@ class Uploads:
         on_served: Callable[[Served], object],
         traffic: Traffic,
         *,
+        consent: Consent,
         server: tuple[str, int],
         identity: Identity | None = None,
     ) -> None:
         self._share = share
-        self._pool = ThreadPool(DIGEST_THREADS)
+        # One digests for many; where all is encrypted, each file has one that reads, seals and sends it.
+        self._pool = ThreadPool(MAX_UPLOADS if identity else DIGEST_THREADS)
         self._tell = tell
         self._on_served = on_served
         self._traffic = traffic
+        self._consent = consent
         self._server = server
         self._identity = identity
         self._offers: OrderedDict[str, _Offer] = OrderedDict()
@@ -88,6 +92,8 @@ class Uploads:
         self._accepted, self._dialled = Group(), Group()
         self._dialled_for: dict[gevent.Greenlet[..., None], str] = {}
         """The requesters for whom relayed connections were joined."""
+        self._told: set[str] = set()
+        """Requesters with changed keys, of whom the user has heard."""
         self._strangers: dict[Channel, None] = {}
         """Who has not shown a ticket yet, oldest first."""
         self._serving: dict[Channel, str] = {}
@@ -105,10 +111,12 @@ class Uploads:
         try:
             self._check_room(want.requester)
             certificate = self._certificate_of(want)
+            self._consent.check(Question(want.requester, want.file, certificate))
             with self._share.open(want.file) as file:
                 size = file.size
         except GreenchatError as error:
             self._tell(Refuse(want.ticket, error.code, sentence(error.code)))
+            self._warn(want, error)
             return
         self._forget_old_offers()
         self._offers[transfer_of(want.ticket)] = _Offer(want.requester, want.file, certificate)
@@ -141,6 +149,12 @@ class Uploads:
         if not want.certificate:
             raise TransferError(Code.NO_KEY)
         return certificate_of(want.certificate)
+
+    def _warn(self, want: Want, error: GreenchatError) -> None:
+        """The user hears, once, of who comes with another key; what else was refused is the requester's concern."""
+        if error.code is Code.KEY_CHANGED and want.requester not in self._told:
+            self._told.add(want.requester)
+            self._on_served(Served(want.requester, want.file, 0, error))
 
     def _check_room(self, requester: str) -> None:
         requesters = list(self._serving.values())

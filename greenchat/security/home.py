@@ -1,10 +1,23 @@
 """Where a user's keys are, and what was learned about others."""
 
 from pathlib import Path
+from typing import Final
 
 from greenchat.errors import Code, SecurityError
 
-__all__ = ["home"]
+__all__ = ["IDENTITY", "KNOWN_PEERS", "KNOWN_SERVERS", "NAMES", "home"]
+
+IDENTITY: Final = "identity.pem"
+"""The user's key and certificate."""
+
+KNOWN_SERVERS: Final = "known_servers"
+"""Which certificate each server had."""
+
+KNOWN_PEERS: Final = "known_peers"
+"""Which certificate each user of a server had."""
+
+NAMES: Final = "names.db"
+"""Who owns which name on this machine's servers."""
 
 
 def home() -> Path:

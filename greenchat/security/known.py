@@ -1,6 +1,7 @@
 """Those met before, each with the fingerprint that it had then, as ssh keeps known hosts: a file of lines."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,9 @@ __all__ = ["BY_AUTHORITIES", "Known"]
 BY_AUTHORITIES: Final = "authorities"
 """Kept instead of a fingerprint for who was vouched for by this system's authorities, and has to be again."""
 
+_FORGOTTEN: Final = "-"
+"""Written instead of a fingerprint when somebody is to be a stranger again."""
+
 
 class Known:
     """The file *path*: on each line a fingerprint, a space, and whose it is. The last line about somebody counts."""
@@ -20,14 +24,11 @@ class Known:
 
     def find(self, who: str) -> str | None:
         """The fingerprint of *who*. Raises `SecurityError` if the file can't be read."""
-        try:
-            lines = self.path.read_text("utf-8", "replace").split("\n")
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise self._error(error) from None
-        found = [mark for mark, _, name in (line.partition(" ") for line in lines) if name == who]
-        return found[-1] if found else None
+        return self.all().get(who)
+
+    def all(self) -> dict[str, str]:
+        """Everybody's fingerprint. Raises `SecurityError` if the file can't be read."""
+        return {who: mark for who, mark in dict(self._lines()).items() if mark != _FORGOTTEN}
 
     def add(self, who: str, mark: str) -> None:
         """Remember *who*, a name without line ends, by the fingerprint *mark*. Raises `SecurityError`."""
@@ -40,6 +41,23 @@ class Known:
                 os.close(fd)
         except OSError as error:
             raise self._error(error) from None
+
+    def forget(self, who: str) -> None:
+        """Let *who* be a stranger again. Raises `SecurityError`."""
+        self.add(who, _FORGOTTEN)
+
+    def _lines(self) -> Iterator[tuple[str, str]]:
+        """Whose each line is, and the fingerprint."""
+        try:
+            lines = self.path.read_text("utf-8", "replace").split("\n")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._error(error) from None
+        for line in lines:
+            mark, _, who = line.partition(" ")
+            if who:
+                yield who, mark
 
     def _error(self, error: OSError) -> SecurityError:
         return SecurityError(Code.BAD_KEY, f"cannot use {self.path}: {os.strerror(error.errno or 0).lower()}")

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import mmap
 import ssl
-from base64 import b64encode
+from base64 import b32encode, b64decode, b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, cast
@@ -12,7 +12,7 @@ from typing import Final, cast
 from greenchat.errors import Code, ConnectError, ProtocolError
 from greenchat.security.keys import Identity
 
-__all__ = ["ALERT", "HANDSHAKE", "Tls", "client_context", "fingerprint", "pair_context", "server_context"]
+__all__ = ["ALERT", "HANDSHAKE", "Tls", "client_context", "fingerprint", "pair_context", "server_context", "short"]
 
 HANDSHAKE: Final = b"\x16"
 """The first byte of an encrypted connection, and of no plain one (RFC 8446, section 5.1)."""
@@ -27,6 +27,16 @@ _RECORD: Final = 16 * 1024
 def fingerprint(certificate: bytes) -> str:
     """The SHA-256 of *certificate*, in DER, in the form that ssh-keygen has for keys."""
     return f"SHA256:{b64encode(hashlib.sha256(certificate).digest()).decode().rstrip('=')}"
+
+
+def short(mark: str) -> str:
+    """Of a fingerprint, as `fingerprint` makes it, what two people can read to each other: 80 bits in 16 letters.
+
+    That is enough, because who wants to be taken for somebody has to meet the same bits; with magic-wormhole, whose 16
+    bits can be tried once only, it is another matter. Raises `ValueError` if *mark* is no fingerprint.
+    """
+    letters = b32encode(b64decode(mark.removeprefix("SHA256:") + "=")[:10]).decode()
+    return "-".join(letters[place : place + 4] for place in range(0, 16, 4))
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:

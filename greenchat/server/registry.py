@@ -72,6 +72,10 @@ class Registry:
         """Let somebody else have *name*; whether it was owned."""
         return self._on_thread(self._change, "DELETE FROM names WHERE key = ?", name_key(name)) > 0
 
+    def version(self) -> int:
+        """Another number whenever another program has changed something."""
+        return int(self._on_thread(self._all, "PRAGMA data_version")[0][0])
+
     def bans(self) -> list[str]:
         """Who is not let in: fingerprints and networks, in their order."""
         return [what for (what,) in self._on_thread(self._all, "SELECT what FROM bans ORDER BY what")]

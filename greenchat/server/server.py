@@ -14,6 +14,7 @@ from greenchat.net import LOOPBACK, Listener, is_loopback, listen, send_now
 from greenchat.protocol.limits import DRAIN_SECONDS, FLUSH_SECONDS, HIGH_WATERMARK, TURNED_OUT
 from greenchat.protocol.wire import ServerWire
 from greenchat.server.admission import Admission
+from greenchat.server.bans import watch_bans
 from greenchat.server.certificate import Certificate
 from greenchat.server.directory import Directory
 from greenchat.server.door import Door
@@ -60,12 +61,14 @@ class ChatServer:
         self._backlog = backlog
         self._member_rate = member_rate
         self._certificate = certificate
+        self._registry = registry
         self._door: Door | None = None
         if certificate and registry:
             self._door = Door(certificate, registry, members_only=members_only)
         self._insecure = insecure
         self._hosts = LOOPBACK if host is None else (host,)
         self._listeners: list[Listener] = []
+        self._watching: gevent.Greenlet[..., None] | None = None
         self._sessions: dict[Session, gevent.Greenlet[..., object]] = {}
         self._serving = False
         self._ending = BoundedSemaphore()
@@ -100,6 +103,8 @@ class ChatServer:
         self._listeners = [Listener(sock, self._accept, self._make_room) for sock in sockets]
         for listener in self._listeners:
             listener.start()
+        if self._door and self._registry:
+            self._watching = gevent.spawn(watch_bans, self._registry, self._sessions.keys)
         self._serving = True
 
     @property
@@ -124,6 +129,8 @@ class ChatServer:
         self._stopped.set()
 
     def _end(self) -> None:
+        if self._watching:
+            self._watching.kill()
         self._room.close()
         for session in self._sessions:
             session.end(Code.SHUTDOWN)

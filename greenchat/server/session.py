@@ -9,7 +9,7 @@ import gevent
 from gevent import get_hub, socket
 
 from greenchat.errors import Code, GreenchatError, ProtocolError
-from greenchat.net import next_turn, plain_host
+from greenchat.net import network, next_turn, plain_host
 from greenchat.protocol.limits import (
     HELLO_SECONDS,
     LINE_COST,
@@ -116,6 +116,16 @@ class Session:
         """Tell the peer why, and end the connection."""
         self._outbox.finish(self._wire.farewell(code, text))
 
+    def expel(self, code: Code) -> None:
+        """Tell the peer why, end the connection, and give its name back."""
+        self.end(code)
+        self.leave()
+
+    def marks(self) -> set[str]:
+        """What a ban of this peer would name."""
+        marks = {network(self.host) or self.host}
+        return marks | {self._claim.owner} if self._claim else marks
+
     def turn_out(self, code: Code) -> None:
         """Tell the peer why, and end the connection at once."""
         self.end(code)
@@ -211,8 +221,7 @@ class Session:
         self.certificate = claim.hello.certificate
         ghost = self._house.directory.find(claim.hello.name)
         if isinstance(ghost, Session) and ghost.certificate == self.certificate:
-            ghost.end(Code.TAKEN_OVER)
-            ghost.leave()
+            ghost.expel(Code.TAKEN_OVER)
         self._enter(claim.hello)
 
     def _admit_guest(self, name: str) -> None:
@@ -220,6 +229,8 @@ class Session:
             self._house.door.admit_guest(name, self.host)
 
     def _join(self, name: str) -> None:
+        if self._outbox.finished:  # it was turned out while somebody was asked whether it may enter
+            return
         self.name = name
         self._house.directory.claim(self)
         self._joined = True

@@ -10,7 +10,7 @@ from greenchat import ChatClient, ChatServer, Message, Received, Route, Served
 from greenchat.client import client as client_module
 from greenchat.client import inbox
 from greenchat.errors import BadName, Code, ConnectError, ListenError, ProtocolError, Refused, ServerGone, TransferError
-from greenchat.protocol.limits import MAX_LINE
+from greenchat.protocol.limits import GOODBYE_SECONDS, MAX_LINE
 from greenchat.protocol.records import Error, Get, encode
 
 
@@ -272,6 +272,15 @@ def test_closed_client_sends_nothing(people: People) -> None:
 
 def test_closing_what_never_started_does_nothing(tmp_path: Path) -> None:
     ChatClient("ann", 1, share=tmp_path).close()
+
+
+def test_closing_what_was_refused_waits_for_nobody(server: ChatServer, people: People, tmp_path: Path) -> None:
+    people.client("ann")
+    refused = ChatClient("ann", server.port, share=tmp_path)
+    with pytest.raises(Refused):
+        refused.start()
+    with gevent.Timeout(GOODBYE_SECONDS / 2):
+        refused.close()
 
 
 def test_name_is_free_after_closing(server: ChatServer, people: People) -> None:

@@ -6,15 +6,16 @@ from typing import Any
 
 import gevent
 import pytest
-from conftest import Wire
+from conftest import People, Wire, until
 from credentials import encrypted, new_certificate
 from gevent import socket
 from peers import BYTES, code_of, fetching, received
 
-from greenchat import ChatClient, ChatServer, Route
-from greenchat.client import downloads
+from greenchat import Accept, ChatClient, ChatServer, Question, Route
+from greenchat.client import client as client_module
+from greenchat.client import downloads, routes
 from greenchat.client.trust import Trust
-from greenchat.errors import Code
+from greenchat.errors import Code, GreenchatError
 from greenchat.net import listen
 from greenchat.protocol.records import (
     Challenge,
@@ -47,13 +48,19 @@ class Street:
         self.server = ChatServer(certificate=self.certificate, registry=self.registry)
         self.server.start()
         self.tap = Tap(self.server.port)
+        self.asked: list[Question] = []
+        """What any of the clients' users was asked."""
+        self.failed: list[GreenchatError | None] = []
+        """And how what they served ended."""
         self._clients: list[ChatClient] = []
         self._wires: list[Wire] = []
 
     def identity(self, name: str) -> Identity:
         return Identity(self.root / f"{name}.pem")
 
-    def client(self, name: str, route: Route = Route.AUTO, *, keyless: bool = False) -> ChatClient:
+    def client(
+        self, name: str, route: Route = Route.AUTO, *, keyless: bool = False, accept: Accept | None = None
+    ) -> ChatClient:
         home = self.root / name
         home.mkdir(exist_ok=True)
         client = ChatClient(
@@ -61,6 +68,10 @@ class Street:
             self.tap.port,
             trust=Trust(Known(self.root / "known"), self.certificate.fingerprint),
             identity=None if keyless else self.identity(name),
+            known_peers=Known(self.root / f"{name}'s peers"),
+            accept=accept,
+            on_asked=self.asked.append,
+            on_served=lambda served: self.failed.append(served.error),
             share=home,
             into=home,
             route=route,
@@ -69,10 +80,19 @@ class Street:
         self._clients.append(client)
         return client
 
-    def owner(self) -> ChatClient:
-        (self.root / "ann").mkdir()
+    def owner(self, accept: Accept | None = None) -> ChatClient:
+        (self.root / "ann").mkdir(exist_ok=True)
         (self.root / "ann" / NAME).write_bytes(BYTES)
-        return self.client("ann")
+        return self.client("ann", accept=accept)
+
+    def leave(self, client: ChatClient) -> None:
+        client.close()
+        self._clients.remove(client)
+
+    def change_key(self, name: str) -> None:
+        """Somebody else has *name* from now on, as a server could arrange."""
+        (self.root / f"{name}.pem").unlink()
+        self.registry.free(name)
 
     def enter(self, name: str) -> Wire:
         """A raw client with a key."""
@@ -242,3 +262,110 @@ def test_files_go_between_two_with_keys_only(street: Street, keyless: str) -> No
     street.client("ann", keyless=keyless == "ann")
     bob = street.client("bob", keyless=keyless == "bob")
     assert code_of(fetching(bob, "ann", NAME)) == Code.NO_KEY
+
+
+# --- known peers, and consent -----------------------------------------------------------------
+
+
+def fetches(street: Street, client: ChatClient) -> None:
+    assert received(fetching(client, "ann", NAME)).path.read_bytes() == BYTES
+
+
+def test_owner_whose_key_has_changed_is_refused_until_the_user_says_otherwise(street: Street) -> None:
+    first, bob = street.owner(), street.client("bob")
+    fetches(street, bob)
+    street.leave(first)
+    street.change_key("ann")
+    street.owner()
+    assert code_of(fetching(bob, "ann", NAME)) == Code.KEY_CHANGED
+    (known,) = bob._peers._known.all()  # type: ignore[union-attr]  # it has been given one
+    Known(street.root / "bob's peers").forget(known)
+    fetches(street, bob)
+
+
+def test_requester_whose_key_has_changed_is_refused_and_the_owner_is_told_once(street: Street) -> None:
+    street.owner()
+    ann, bob = street._clients[0], street.client("bob")
+    (street.root / "bob" / NAME).write_bytes(BYTES)
+    received(fetching(ann, "bob", NAME))
+    street.leave(bob)
+    street.change_key("bob")
+    eve = street.client("bob")
+    street.failed.clear()
+    for _ in range(3):
+        assert code_of(fetching(eve, "ann", NAME)) == Code.KEY_CHANGED
+    (told,) = street.failed
+    assert told is not None
+    assert "greenchat peers forget bob" in str(told)
+
+
+def test_known_are_served_and_others_as_soon_as_the_user_says_so(street: Street) -> None:
+    ann, bob = street.owner(Accept.KNOWN), street.client("bob")
+    assert code_of(fetching(bob, "ann", NAME)) == Code.NOT_ACCEPTED
+    (question,) = street.asked
+    assert (question.requester, question.file) == ("bob", NAME)
+    ann.answer(yes=True)
+    fetches(street, bob)
+    street.leave(ann)
+    street.owner(Accept.KNOWN)
+    fetches(street, bob)  # it is remembered
+    assert len(street.asked) == 1
+
+
+def test_requester_waits_until_the_owner_s_user_has_answered(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "CONSENT_STEP", 0.01)
+    ann, bob = street.owner(Accept.ASK), street.client("bob")
+    waiting = fetching(bob, "ann", NAME)
+    until(lambda: street.asked)
+    assert not waiting.ready()
+    ann.answer(yes=True)
+    assert received(waiting).path.read_bytes() == BYTES
+    assert len(street.asked) == 1
+
+
+def test_requester_does_not_wait_for_ever_nor_after_a_no(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "CONSENT_STEP", 0.01)
+    monkeypatch.setattr(downloads, "CONSENT_SECONDS", 0.05)
+    ann, bob = street.owner(Accept.ASK), street.client("bob")
+    assert code_of(fetching(bob, "ann", NAME)) == Code.ASKED
+    ann.answer(yes=False)
+    assert code_of(fetching(bob, "ann", NAME)) == Code.NOT_ACCEPTED
+
+
+def test_requester_that_waits_for_an_answer_can_leave(street: Street) -> None:
+    street.owner(Accept.ASK)
+    bob = street.client("bob")
+    waiting = fetching(bob, "ann", NAME)
+    until(lambda: street.asked)
+    street.leave(bob)
+    assert code_of(waiting) == Code.SERVER_GONE
+
+
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine's own address is another's."""
+    for module in (client_module, routes):
+        monkeypatch.setattr(module, "is_loopback", lambda _host: False)
+
+
+def test_only_known_are_served_beyond_this_machine(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere(monkeypatch)
+    street.owner()
+    bob = street.client("bob")
+    assert code_of(fetching(bob, "ann", NAME)) == Code.NOT_ACCEPTED
+    street._clients[0].answer(yes=True)
+    fetches(street, bob)
+
+
+@pytest.mark.parametrize("route", [Route.DIRECT, Route.RELAY])
+def test_nothing_is_fetched_or_served_in_the_open_beyond_this_machine(
+    people: People, monkeypatch: pytest.MonkeyPatch, route: Route
+) -> None:
+    (people.home("ann") / NAME).write_bytes(BYTES)
+    ann, bob = people.client("ann"), people.client("bob", route=route, into=people.home("bob"))
+    elsewhere(monkeypatch)
+    assert code_of(fetching(bob, "ann", NAME)) == Code.NO_KEY
+    far = people.client("far", insecure=True)
+    (people.home("far") / NAME).write_bytes(BYTES)
+    monkeypatch.undo()
+    assert code_of(fetching(ann, "far", NAME)) == Code.NOT_ACCEPTED
+    assert far.listen

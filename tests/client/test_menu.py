@@ -20,6 +20,9 @@ class Recorder:
     def send(self, text: str) -> None:
         self.done.append(("send", text))
 
+    def answer(self, *, yes: bool) -> None:
+        self.done.append(("answer", "yes" if yes else "no"))
+
     def request(self, owner: str, file: str) -> None:
         self.done.append(("request", owner, file))
 
@@ -56,6 +59,11 @@ def test_a_file_is_requested_by_owner_then_name(option: str) -> None:
         ("request", "client1", "fish.jpg"),
         SHOWN,
     ]
+
+
+@pytest.mark.parametrize(("option", "answer"), [("y", "yes"), ("Y", "yes"), ("n", "no")])
+def test_question_is_answered(option: str, answer: str) -> None:
+    assert done(option, "x") == [SHOWN, ("answer", answer), SHOWN]
 
 
 @pytest.mark.parametrize("option", ["", "q", "mf", "exit", "\u24dc"])

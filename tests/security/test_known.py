@@ -31,10 +31,21 @@ def test_last_line_counts(known: Known) -> None:
     assert known.find("here:1") == "SHA256:two"
 
 
+def test_who_was_forgotten_is_a_stranger_and_may_be_added_again(known: Known) -> None:
+    known.add("here:1", "SHA256:one")
+    known.add("here:2", "SHA256:two")
+    known.forget("here:1")
+    assert known.find("here:1") is None
+    assert known.all() == {"here:2": "SHA256:two"}
+    known.add("here:1", "SHA256:three")
+    assert known.all() == {"here:1": "SHA256:three", "here:2": "SHA256:two"}
+
+
 def test_lines_that_make_no_sense_are_left_alone(known: Known) -> None:
     known.path.parent.mkdir()
     known.path.write_bytes(b"\xff\xfe\n\nword\n here:1\nSHA256:one here:1\n")
     assert known.find("here:1") == "SHA256:one"
+    assert known.find("") is None
 
 
 def test_file_is_for_its_user_alone(known: Known) -> None:

@@ -13,7 +13,8 @@ from greenchat.errors import Code
 from greenchat.protocol.records import Challenge, Error, Get, Hello, Proof, Refused, Welcome, encode
 from greenchat.security.keys import Identity
 from greenchat.security.proof import prove, text_of
-from greenchat.server import session
+from greenchat.security.tls import fingerprint
+from greenchat.server import bans, session
 from greenchat.server.certificate import Certificate
 from greenchat.server.registry import Registry
 
@@ -160,3 +161,21 @@ def test_row_33_server_ends_while_somebody_proves(house: House, ann: Identity) -
     assert wire.record(Refused).code == Code.SHUTDOWN
     wire.close()
     stopping.join()
+
+
+def test_who_is_banned_while_it_is_here_has_to_go(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ann: Identity, eve: Identity
+) -> None:
+    """As ``greenchat names ban`` does it: from another program."""
+    monkeypatch.setattr(bans, "BAN_SECONDS", 0.05)
+    house = House(tmp_path)
+    owner, other = house.enter(ann, "ann"), house.enter(eve, "eve")
+    command = Registry(tmp_path / "names.db")
+    command.ban(fingerprint(eve.certificate))
+    command.close()
+    assert other.record(Error).code == Code.BANNED
+    assert other.rest() == b""
+    house.wire(hello("eve")).record(Refused)
+    house.wire(hello("guest")).send(b"hi\n")
+    assert owner.line() == b"guest: hi"
+    house.close()

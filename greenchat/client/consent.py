@@ -1,0 +1,92 @@
+"""Who may fetch files from a client, and asking its user about those of whom that is not settled."""
+
+import enum
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from greenchat.client.peers import Peers
+from greenchat.errors import Code, TransferError
+from greenchat.protocol.limits import MAX_QUESTIONS
+from greenchat.protocol.names import name_key
+from greenchat.security.tls import fingerprint
+
+__all__ = ["Accept", "Consent", "Question"]
+
+
+class Accept(enum.StrEnum):
+    """Who may fetch."""
+
+    ALL = "all"
+    KNOWN = "known"
+    """Who was known before; others as soon as the user says so, and then they are known."""
+    ASK = "ask"
+    """Nobody before the user says so; it holds until the client ends."""
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """May *requester*, who asks for *file*, and has a key with this *certificate* or none, fetch files?"""
+
+    requester: str
+    file: str
+    certificate: bytes
+
+    @property
+    def who(self) -> tuple[str, str]:
+        """Whom it is about, whatever the file: a name, and the fingerprint of its key."""
+        return name_key(self.requester), self.mark
+
+    @property
+    def mark(self) -> str:
+        """The fingerprint of the requester's key; empty if it has none."""
+        return fingerprint(self.certificate) if self.certificate else ""
+
+
+class Consent:
+    """Lets in whom it may *accept*.
+
+    About others *on_asked* is called, for one at a time, so that an answer can be about nobody else.
+    """
+
+    def __init__(self, accept: Accept, peers: Peers, on_asked: Callable[[Question], object]) -> None:
+        self._accept = accept
+        self._peers = peers
+        self._on_asked = on_asked
+        self._questions: deque[Question] = deque()
+        """The first one has been asked."""
+        self._answers: dict[tuple[str, str], bool] = {}
+
+    def check(self, question: Question) -> None:
+        """Raises `TransferError` unless the answer is yes, and `SecurityError` if it can't be known."""
+        known = self._peers.knows(question.requester, question.certificate)
+        if self._accept is Accept.ALL or (self._accept is Accept.KNOWN and known):
+            return
+        if self._accept is Accept.NONE:
+            raise TransferError(Code.NOT_ACCEPTED)
+        answer = self._answers.get(question.who)
+        if answer is None:
+            self._ask(question)
+        if not answer:
+            undecided = answer is None and self._accept is Accept.ASK
+            raise TransferError(Code.ASKED if undecided else Code.NOT_ACCEPTED)
+
+    def answer(self, *, yes: bool) -> Question | None:
+        """The user's answer to what was asked last; the question, if there was one. Raises `SecurityError`."""
+        if not self._questions:
+            return None
+        question = self._questions.popleft()
+        self._answers[question.who] = yes
+        if self._questions:
+            self._on_asked(self._questions[0])
+        if yes and self._accept is Accept.KNOWN:
+            self._peers.remember(question.requester, question.certificate)
+        return question
+
+    def _ask(self, question: Question) -> None:
+        asked = [each.who for each in self._questions]
+        if question.who not in asked and len(asked) < MAX_QUESTIONS:
+            self._questions.append(question)
+            if not asked:
+                self._on_asked(question)

@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import pytest
+
+from greenchat.client.consent import Accept, Consent, Question
+from greenchat.client.peers import Peers
+from greenchat.errors import Code, TransferError
+from greenchat.protocol.limits import MAX_QUESTIONS
+from greenchat.security.known import Known
+
+KEY, OTHER = b"ann's", b"another"
+
+
+class House:
+    """A consent, and what its user was asked."""
+
+    def __init__(self, root: Path, accept: Accept) -> None:
+        self.asked: list[Question] = []
+        self.peers = Peers(Known(root / "known_peers"), ("here", 1))
+        self.consent = Consent(accept, self.peers, self.asked.append)
+
+    def comes(self, name: str = "ann", key: bytes = KEY, file: str = "file") -> str:
+        """What becomes of a request; empty if it is let in."""
+        try:
+            self.consent.check(Question(name, file, key))
+        except TransferError as error:
+            return error.code
+        return ""
+
+
+@pytest.fixture
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
+    return House(tmp_path, request.param)
+
+
+def accepting(*accept: Accept) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("house", accept, indirect=True)
+
+
+@accepting(Accept.ALL)
+def test_all_are_let_in_and_nobody_is_asked_or_remembered(house: House) -> None:
+    assert house.comes() == house.comes("eve", b"") == ""
+    assert house.asked == []
+    assert not house.peers.knows("ann", KEY)
+
+
+@accepting(Accept.NONE)
+def test_none_are_let_in_and_nobody_is_asked(house: House) -> None:
+    house.peers.remember("ann", KEY)
+    assert house.comes() == Code.NOT_ACCEPTED
+    assert house.asked == []
+
+
+@accepting(Accept.KNOWN)
+def test_known_are_let_in(house: House) -> None:
+    house.peers.remember("ann", KEY)
+    assert house.comes() == ""
+    assert house.asked == []
+
+
+@accepting(Accept.KNOWN)
+def test_unknown_is_refused_until_the_user_says_otherwise_and_then_known(house: House) -> None:
+    assert house.comes() == house.comes(file="another") == Code.NOT_ACCEPTED
+    assert house.asked == [Question("ann", "file", KEY)]
+    assert house.consent.answer(yes=True) == house.asked[0]
+    assert house.comes() == ""
+    assert house.peers.knows("ann", KEY)
+
+
+@accepting(Accept.ASK)
+def test_asked_about_whoever_comes_also_the_known(house: House) -> None:
+    house.peers.remember("ann", KEY)
+    assert house.comes() == house.comes() == Code.ASKED
+    assert len(house.asked) == 1
+    house.consent.answer(yes=True)
+    assert house.comes() == house.comes(file="another") == ""
+
+
+@accepting(Accept.ASK, Accept.KNOWN)
+def test_who_was_denied_is_not_asked_about_again(house: House) -> None:
+    house.comes()
+    house.consent.answer(yes=False)
+    assert house.comes() == house.comes() == Code.NOT_ACCEPTED
+    assert len(house.asked) == 1
+    assert not house.peers.knows("ann", KEY)
+
+
+@accepting(Accept.ASK)
+def test_answer_is_about_who_was_shown_whoever_came_since(house: House) -> None:
+    house.comes()
+    house.comes("eve", OTHER)
+    assert [question.requester for question in house.asked] == ["ann"]
+    house.consent.answer(yes=True)
+    assert [question.requester for question in house.asked] == ["ann", "eve"]
+    house.consent.answer(yes=False)
+    assert house.comes() == ""
+    assert house.comes("eve", OTHER) == Code.NOT_ACCEPTED
+    assert house.consent.answer(yes=True) is None
+
+
+@accepting(Accept.ASK)
+def test_answer_is_about_one_key_and_without_one_about_a_name(house: House) -> None:
+    house.comes()
+    house.consent.answer(yes=True)
+    assert house.comes("ann", OTHER) == Code.ASKED
+    assert house.comes("ann", b"") == Code.ASKED
+    assert house.comes("eve", KEY) == Code.ASKED
+    assert house.comes("ANN", KEY) == ""
+
+
+@accepting(*Accept)
+def test_changed_key_is_refused_whatever_is_accepted(house: House) -> None:
+    house.peers.remember("ann", OTHER)
+    assert house.comes() == Code.KEY_CHANGED
+    assert house.asked == []
+
+
+@accepting(Accept.ASK)
+def test_row_31_questions_are_bounded(house: House) -> None:
+    for number in range(10 * MAX_QUESTIONS):
+        assert house.comes(f"user{number}") == Code.ASKED
+    answered = 0
+    while house.consent.answer(yes=False):
+        answered += 1
+    assert answered == len(house.asked) == MAX_QUESTIONS
