@@ -597,6 +597,21 @@ def test_exposing_the_server_is_warned_of(stack: ExitStack) -> None:
     assert server.err.lines[0] == f"listening on 0.0.0.0, port {server.port}"
 
 
+def test_home_directory_that_is_shared_is_warned_of(
+    running: Server, stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("b", "a", ".hidden"):
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    told = "this is your home directory: others may fetch 2 files from it (a, b); --share gives another\n"
+    for options, err in (([], told), (["--share", str(TOP)], ""), (["--accept", "none"], "")):
+        ann = stack.enter_context(Client(running.port, tmp_path, "--name", "ann", *options))
+        ann.type("x")
+        assert ann.status() == 0
+        assert ann.err.text == err
+        assert ann.out.lines == [*MENU, GOODBYE]
+
+
 # --- what users and attackers found ------------------------------------------------------------
 
 

@@ -1,13 +1,20 @@
 """The two programs where all is encrypted."""
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from credentials import new_certificate
-from programs import GOODBYE, TOP, Client, Program, Server
+from conftest import hello
+from credentials import encrypted, new_certificate
+from gevent import socket
+from programs import GOODBYE, MENU, TOP, Client, Program, Server
+
+from greenchat.net import raise_descriptor_limit
+from greenchat.protocol.records import Welcome
+from greenchat.security.tls import Tls, client_context
 
 
 @pytest.fixture
@@ -129,3 +136,44 @@ def test_members_are_invited(stack: ExitStack, tmp_path: Path) -> None:
         ann = stack.enter_context(Client(server.port, tmp_path, "--name", "ann", "--tls", *arguments))
         ann.type("x")
         assert ann.status() == 0
+
+
+def test_user_is_asked_who_may_fetch(stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, _ = encrypted_server(stack)
+    ann = stack.enter_context(Client(server.port, tmp_path / "ann", "--name", "ann", "--tls", "--accept", "ask"))
+    (tmp_path / "ann" / "fish.jpg").write_bytes(b"fish")
+    ann.wait_for_menu()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "bob's"))
+    fingerprint = stack.enter_context(Program("-m", "greenchat", "fingerprint", home=TOP))
+    assert fingerprint.status() == 0
+    bob = stack.enter_context(Client(server.port, tmp_path / "bob", "--name", "bob", "--tls"))
+    bob.type("f", "ann", "fish.jpg")
+    key = fingerprint.out.text.split()[0]
+    ann.err.wait_for(f"key {key}: bob asks for fish.jpg; y lets bob fetch, n does not\n")
+    ann.type("y")
+    ann.err.wait_for("bob may fetch files from you\n")
+    bob.err.wait_for("received fish.jpg from ann (4 bytes)\n")
+    ann.type("n", "x")
+    assert ann.status() == 0
+    assert ann.err.lines[-1] == "no such option: type m, f or x, then Enter"
+    assert ann.out.lines == [*MENU, *MENU, *MENU, GOODBYE]
+
+
+def test_row_29_thousands_of_half_open_handshakes_and_chat_goes_on(stack: ExitStack) -> None:
+    server, _ = encrypted_server(stack)
+    raise_descriptor_limit()
+    one, other = (stack.enter_context(contextlib.closing(encrypted(server.port))) for _ in range(2))
+    for guest, name in ((one, "one"), (other, "other")):
+        guest.send(hello(name))
+        guest.record(Welcome)
+    opening = Tls(client_context(vouched=False), "127.0.0.1").outgoing()
+    for number in range(5000):
+        half = stack.enter_context(contextlib.closing(socket.create_connection(("127.0.0.1", server.port))))
+        half.sendall(opening)
+        if number % 100 == 0:
+            one.send(b"%d\n" % number)
+    for number in range(0, 5000, 100):
+        assert other.line() == b"one: %d" % number
+    late = stack.enter_context(contextlib.closing(encrypted(server.port)))
+    late.send(b"late\nhi\n")
+    assert other.line() == one.line() == b"late: hi"

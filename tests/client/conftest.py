@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from client.owners import Alone, Serving
@@ -9,6 +10,9 @@ from conftest import People, Stub
 from peers import Owner, with_server
 
 from greenchat.client import downloads
+
+if TYPE_CHECKING:
+    from client.street import Street
 
 
 @pytest.fixture
@@ -26,6 +30,15 @@ def tried_again(tried_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def dan(people: People, stub: Stub) -> Owner:
     return Owner(people, stub)
+
+
+@pytest.fixture
+def street(tmp_path: Path, tried_once: None) -> "Iterator[Street]":
+    from client.street import Street  # noqa: PLC0415 - it needs a library that other tests do without
+
+    one = Street(tmp_path)
+    yield one
+    one.close()
 
 
 @pytest.fixture
