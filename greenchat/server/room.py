@@ -124,7 +124,9 @@ class Room:
         self._fresh, self._fresh_size, self._not_for = [], 0, {}
         if everything:
             for member in self._members:
-                member.deliver(_without(everything, not_for[member]) if member in not_for else everything)
+                data = _without(everything, not_for[member]) if member in not_for else everything
+                if data:  # to write nothing would be a system call, too
+                    member.deliver(data)
 
 
 def _without(everything: bytes, places: list[tuple[int, int]]) -> bytes:
