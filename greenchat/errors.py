@@ -125,7 +125,7 @@ _SENTENCES = {
     Code.OWNER_SILENT: "the owner did not answer in time",
     Code.OWNER_LEFT: "the owner left",
     Code.BAD_TICKET: "the ticket is not valid: ask for the file again",
-    Code.NOT_ACCEPTED: "the owner does not let you have files, or not yet",
+    Code.NOT_ACCEPTED: "the owner does not let you have files",
     Code.ASKED: "the owner has been asked whether you may, and did not answer yet",
     Code.KEY_CHANGED: "a key is not the one that was known before",
     Code.NO_KEY: "files go encrypted only, between two who both have keys",

@@ -69,8 +69,7 @@ class Consent:
         if answer is None:
             self._ask(question)
         if not answer:
-            undecided = answer is None and self._accept is Accept.ASK
-            raise TransferError(Code.ASKED if undecided else Code.NOT_ACCEPTED)
+            raise TransferError(Code.ASKED if answer is None else Code.NOT_ACCEPTED)
 
     def answer(self, *, yes: bool) -> Question | None:
         """The user's answer to what was asked last; the question, if there was one. Raises `SecurityError`."""

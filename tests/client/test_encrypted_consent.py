@@ -46,13 +46,17 @@ def test_requester_whose_key_has_changed_is_refused_and_the_owner_is_told_once(s
     assert "greenchat peers forget bob" in str(told)
 
 
-def test_known_are_served_and_others_as_soon_as_the_user_says_so(street: Street) -> None:
+def test_known_are_served_and_others_as_soon_as_the_user_says_so(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "CONSENT_STEP", 0.01)
     ann, bob = street.owner(Accept.KNOWN), street.client("bob")
-    assert code_of(fetching(bob, "ann", NAME)) == Code.NOT_ACCEPTED
+    waiting = fetching(bob, "ann", NAME)
+    until(lambda: street.asked)
     (question,) = street.asked
     assert (question.requester, question.file) == ("bob", NAME)
     ann.answer(yes=True)
-    fetches(street, bob)
+    assert received(waiting).path.read_bytes() == BYTES
     street.leave(ann)
     street.owner(Accept.KNOWN)
     fetches(street, bob)  # it is remembered
@@ -96,11 +100,14 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_only_known_are_served_beyond_this_machine(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere(monkeypatch)
+    monkeypatch.setattr(downloads, "CONSENT_STEP", 0.01)
     street.owner()
     bob = street.client("bob")
-    assert code_of(fetching(bob, "ann", NAME)) == Code.NOT_ACCEPTED
-    street._clients[0].answer(yes=True)
-    fetches(street, bob)
+    waiting = fetching(bob, "ann", NAME)
+    until(lambda: street.asked)
+    assert not waiting.ready()
+    street._clients[0].answer(yes=False)
+    assert code_of(waiting) == Code.NOT_ACCEPTED
 
 
 @pytest.mark.parametrize("route", [Route.DIRECT, Route.RELAY])
