@@ -1,7 +1,7 @@
 # make demo    see it work: a server and three clients chat and swap files (needs Python 3.11 and make)
 # make test    set up, then check style, types and behaviour
 # make slow    the tests that take minutes
-# make fuzz    two million cases for every parser, and for both ends of every conversation; some minutes
+# make fuzz    two million cases in all, for the parsers and for both ends of the conversations; some minutes
 # make soak    ten minutes of members and transfers that come and go, many of them hostile
 # make clean   remove what these made
 

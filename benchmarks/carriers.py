@@ -79,7 +79,7 @@ def greenchat(route: str, *, encrypted: bool = False) -> Open:
         with ExitStack() as stack:
             server = stack.enter_context(running([*python, str(SERVER), str(port), *tls], place.own))
             connect(port).close()
-            owner = stack.enter_context(menu_client(python, port, "owner", place.shared, *tls))
+            owner = stack.enter_context(menu_client(python, port, "owner", place.shared, "--accept", "all", *tls))
             to_owner = ("--transfer", route, *tls)
             requester = stack.enter_context(menu_client(python, port, "requester", place.received, *to_owner))
             (place.shared / FIRST).touch()

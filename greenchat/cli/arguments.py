@@ -4,6 +4,7 @@ import argparse
 import re
 from typing import NoReturn
 
+from greenchat.errors import BadName
 from greenchat.net import is_address, network
 from greenchat.protocol.limits import (
     MAX_DOWNLOADS,
@@ -13,6 +14,7 @@ from greenchat.protocol.limits import (
     MIN_PORT,
     MIN_RATE,
 )
+from greenchat.protocol.names import user_name
 
 __all__ = [
     "Parser",
@@ -26,6 +28,7 @@ __all__ = [
     "parallel",
     "port",
     "rate",
+    "user",
 ]
 
 
@@ -51,6 +54,14 @@ def banned(text: str) -> str:
     if is_address(text):
         return network(text) or text
     raise argparse.ArgumentTypeError(f"{text[:60]!r} is neither a fingerprint nor an address")
+
+
+def user(text: str) -> str:
+    """A user's name."""
+    try:
+        return user_name(text)
+    except BadName as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def hours(text: str) -> int:

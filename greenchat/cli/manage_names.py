@@ -1,12 +1,12 @@
 """``greenchat names``: who owns which name on this machine's servers, who is invited, and who is not let in."""
 
 import argparse
+import contextlib
 import time
 from collections.abc import Sequence
 
-from greenchat.cli.arguments import Parser, banned, hours
-from greenchat.cli.process import show, tell
-from greenchat.errors import GreenchatError
+from greenchat.cli.arguments import Parser, banned, hours, user
+from greenchat.cli.process import report, show, tell
 from greenchat.protocol.limits import INVITE_HOURS
 from greenchat.security.home import NAMES, home
 from greenchat.server.registry import Registry
@@ -17,15 +17,12 @@ __all__ = ["names"]
 def names(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
     """Show or change what servers remember; the exit status."""
     options = _options(arguments, prog)
-    try:
-        registry = Registry(home() / NAMES)
-        try:
+
+    def command() -> int:
+        with contextlib.closing(Registry(home() / NAMES)) as registry:
             return _do(registry, options)
-        finally:
-            registry.close()
-    except GreenchatError as error:
-        tell(str(error))
-        return 1
+
+    return report(command)
 
 
 def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
@@ -33,7 +30,7 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", help="show each name, the fingerprint of its owner's key, and since when")
     free = actions.add_parser("free", help="let somebody else have a name")
-    free.add_argument("name")
+    free.add_argument("name", type=user)
     actions.add_parser("bans", help="show who is not let in")
     for action, text in (("ban", "do not let in a key, or an address"), ("unban", "let it in again")):
         actions.add_parser(action, help=text).add_argument(

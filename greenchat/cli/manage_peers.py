@@ -3,10 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
-from greenchat.cli.arguments import Parser
-from greenchat.cli.process import show, tell
+from greenchat.cli.arguments import Parser, user
+from greenchat.cli.process import report, show, tell
 from greenchat.client.peers import is_named
-from greenchat.errors import GreenchatError
 from greenchat.protocol.text import safe_line
 from greenchat.security.home import IDENTITY, KNOWN_PEERS, home
 from greenchat.security.keys import Identity
@@ -22,24 +21,24 @@ def fingerprint(arguments: Sequence[str] | None = None, *, prog: str | None = No
     Parser(prog=prog, description="Show what others see of your key, short, to compare, and whole.").parse_args(
         arguments
     )
-    try:
+
+    def command() -> int:
         mark = fingerprint_of(Identity(home() / IDENTITY).certificate)
-    except GreenchatError as error:
-        tell(str(error))
-        return 1
-    show(f"{short(mark)} {mark}")
-    return 0
+        show(f"{short(mark)} {mark}")
+        return 0
+
+    return report(command)
 
 
 def peers(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
     """Show or forget whom this user's client knows; the exit status."""
     options = _options(arguments, prog)
-    try:
+
+    def command() -> int:
         known = Known(home() / KNOWN_PEERS)
         return _list(known) if options.action == "list" else _forget(known, options.name)
-    except GreenchatError as error:
-        tell(str(error))
-        return 1
+
+    return report(command)
 
 
 def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
@@ -47,7 +46,7 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", help="show each one's key, as greenchat fingerprint does there, server and name")
     forget = actions.add_parser("forget", help="take the next key of a name for the right one, on every server")
-    forget.add_argument("name")
+    forget.add_argument("name", type=user)
     return parser.parse_args(arguments)
 
 

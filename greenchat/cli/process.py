@@ -11,7 +11,9 @@ from typing import Final
 
 import gevent
 
+from greenchat.errors import GreenchatError
 from greenchat.protocol.limits import MAX_LINE
+from greenchat.protocol.text import safe_line
 
 __all__ = [
     "collect_garbage_seldom",
@@ -19,11 +21,13 @@ __all__ = [
     "log_to_stderr",
     "on_signals",
     "on_suspend",
+    "report",
     "show",
     "tell",
 ]
 
 
+_STDOUT: Final = 1
 _STDERR: Final = 2
 """Written to as it is: `sys.stderr` may be missing, and keeps what it could not write."""
 
@@ -91,11 +95,22 @@ def collect_garbage_seldom() -> None:
 
 
 def show(line: str) -> None:
-    """Write *line*, which is what the user asked for."""
-    print(line)  # noqa: T201 - the same
+    """Write *line*, which is what the user asked for, to standard output. Raises `OSError`."""
+    os.write(_STDOUT, f"{line}\n".encode(errors="backslashreplace"))
+
+
+def report(command: Callable[[], int]) -> int:
+    """The exit status of *command*; what it raises is one line on standard error."""
+    try:
+        return command()
+    except GreenchatError as error:
+        tell(str(error))
+    except OSError as error:
+        tell(f"standard output cannot be written to: {os.strerror(error.errno or 0).lower()}")
+    return 1
 
 
 def tell(line: str) -> None:
     """Say *line* to the user, on standard error; if nobody reads that, nothing happens."""
     with contextlib.suppress(OSError):
-        os.write(_STDERR, f"{line}\n".encode(errors="backslashreplace"))
+        os.write(_STDERR, f"{safe_line(line)}\n".encode(errors="backslashreplace"))

@@ -70,7 +70,7 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
     parser.add_argument("--share", type=directory, default=".", metavar="DIR",
                         help="directory of the files that others may fetch (%(default)s)")  # fmt: skip
     parser.add_argument("--accept", choices=list(Accept), type=Accept, metavar="|".join(Accept),
-                        help="who may fetch them (all on this machine, known beyond it)")  # fmt: skip
+                        help="who may fetch them (all; with --tls known)")  # fmt: skip
     parser.add_argument("--transfer", choices=[str(route) for route in Route], default="auto",
                         help="how to reach the owner of a file (%(default)s)")  # fmt: skip
     parser.add_argument("--parallel", type=parallel, default=DOWNLOADS, metavar="N",

@@ -1,6 +1,7 @@
 """``greenchat server``, and ``ChatServer.py``."""
 
 import argparse
+import contextlib
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,7 +72,13 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
 def _run(options: argparse.Namespace) -> int:
     """Raises `ListenError` or `SecurityError`."""
     certificate = _certificate(options)
-    registry = Registry(home() / NAMES) if certificate else None
+    if certificate:
+        with contextlib.closing(Registry(home() / NAMES)) as registry:
+            return _serve(options, certificate, registry)
+    return _serve(options, None, None)
+
+
+def _serve(options: argparse.Namespace, certificate: Certificate | None, registry: Registry | None) -> int:
     chat = ChatServer(
         options.port, host=options.host, backlog=options.backlog, member_rate=options.member_rate,
         certificate=certificate, registry=registry, members_only=options.members_only, insecure=options.insecure,
@@ -85,8 +92,6 @@ def _run(options: argparse.Namespace) -> int:
     elif not all(map(is_loopback, chat.hosts)):
         tell("warning: nothing is encrypted: whoever is on the way can read and change what is said and sent")
     chat.serve_forever()
-    if registry:
-        registry.close()
     return 0
 
 

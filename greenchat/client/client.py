@@ -55,8 +55,8 @@ class ChatClient:
     their owners are reached, *parallel* how many files are fetched at once (up to `limits.MAX_DOWNLOADS`; the rest
     wait), and *limit_rate* how many bytes a second all together may be received, and as many sent (from
     `limits.MIN_RATE`; None: any number). *on_served* is called after each file that somebody fetched from here. Whom to
-    *accept* as a requester is by default everybody on this machine, and beyond it who is known; about others *on_asked*
-    is called with the question, and `answer` takes the answer.
+    *accept* as a requester is by default everybody, or with an *identity* who is known; about others *on_asked* is
+    called with the question, and `answer` takes the answer.
     With *trust* the connection to the server is encrypted, and has to be to the right one; with an *identity*, too, the
     name belongs to its key, and an *invite* lets a new one in; other users' keys are remembered in *known_peers*.
     Without trust the server has to be on this machine, unless *insecure* says that anybody on the way may read and
@@ -158,7 +158,8 @@ class ChatClient:
         return Session(sock)
 
     def _serve(self, share: Share, here: str) -> Uploads:
-        accept = self._accept or (Accept.ALL if is_loopback(here) else Accept.KNOWN)
+        """By default to all who are on this machine, because all are, on a server that does not encrypt."""
+        accept = self._accept or (Accept.KNOWN if self._identity else Accept.ALL)
         if self._identity is None and not is_loopback(here):
             accept = Accept.NONE  # because nothing would be encrypted
         self._consent = Consent(accept, self._peers, self._on_asked)

@@ -1,13 +1,15 @@
 """Who may fetch files from a client, and asking its user about those of whom that is not settled."""
 
 import enum
-from collections import deque
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import gevent
+
 from greenchat.client.peers import Peers
 from greenchat.errors import Code, TransferError
-from greenchat.protocol.limits import MAX_QUESTIONS
+from greenchat.protocol.limits import CONSENT_SECONDS, MAX_QUESTIONS
 from greenchat.protocol.names import name_key
 from greenchat.security.tls import fingerprint
 
@@ -54,8 +56,10 @@ class Consent:
         self._accept = accept
         self._peers = peers
         self._on_asked = on_asked
-        self._questions: deque[Question] = deque()
-        """The first one has been asked."""
+        self._asked: Question | None = None
+        """What the user has been asked and has not answered."""
+        self._waiting: dict[tuple[str, str], tuple[Question, float]] = {}
+        """What the user is still to be asked, and when each came for the last time."""
         self._answers: dict[tuple[str, str], bool] = {}
 
     def check(self, question: Question) -> None:
@@ -67,25 +71,31 @@ class Consent:
             raise TransferError(Code.NOT_ACCEPTED)
         answer = self._answers.get(question.who)
         if answer is None:
-            self._ask(question)
+            self._keep(question)
+            self._ask_next()
         if not answer:
             raise TransferError(Code.ASKED if answer is None else Code.NOT_ACCEPTED)
 
     def answer(self, *, yes: bool) -> Question | None:
         """The user's answer to what was asked last; the question, if there was one. Raises `SecurityError`."""
-        if not self._questions:
+        question, self._asked = self._asked, None
+        if question is None:
             return None
-        question = self._questions.popleft()
         self._answers[question.who] = yes
-        if self._questions:
-            self._on_asked(self._questions[0])
+        gevent.spawn(self._ask_next)  # when the user has been told what became of this one
         if yes and self._accept is Accept.KNOWN:
             self._peers.remember(question.requester, question.certificate)
         return question
 
-    def _ask(self, question: Question) -> None:
-        asked = [each.who for each in self._questions]
-        if question.who not in asked and len(asked) < MAX_QUESTIONS:
-            self._questions.append(question)
-            if not asked:
-                self._on_asked(question)
+    def _keep(self, question: Question) -> None:
+        """Have it asked in its turn; who has given up meanwhile takes nobody's place."""
+        end = time.monotonic() - CONSENT_SECONDS
+        self._waiting = {who: (other, came) for who, (other, came) in self._waiting.items() if came > end}
+        mine = self._asked is not None and self._asked.who == question.who
+        if not mine and (question.who in self._waiting or len(self._waiting) < MAX_QUESTIONS):
+            self._waiting[question.who] = question, time.monotonic()
+
+    def _ask_next(self) -> None:
+        if self._asked is None and self._waiting:
+            self._asked, _ = self._waiting.pop(next(iter(self._waiting)))
+            self._on_asked(self._asked)

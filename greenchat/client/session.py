@@ -99,7 +99,7 @@ class Session:
         return self._events
 
     def _receive(self) -> Generator[Event]:
-        while data := self._reader.read(RECEIVE_SIZE):
+        while (data := self._reader.read(RECEIVE_SIZE)) and not (self._tls and self._tls.over):
             yield from self._wire.receive(self._tls.receive(data) if self._tls else data)
 
     def finish(self) -> None:

@@ -110,6 +110,12 @@ FAILURE_SECONDS: Final = 60.0
 MAX_FAILING: Final = 4096
 """Networks whose failures are counted; past that the one that failed longest ago is forgotten."""
 
+REGISTRY_SECONDS: Final = 4.0
+"""For who may enter to be known, while another program has the file or others are before it; a client waits for 10."""
+
+REGISTRY_LOCK_SECONDS: Final = 1.0
+"""Of these, for another program to be done with the file."""
+
 BAN_SECONDS: Final = 2.0
 """Between two looks for new bans; each is one comparison of numbers."""
 
@@ -193,7 +199,7 @@ CONSENT_STEP: Final = 2.0
 """Between two looks whether that was said."""
 
 MAX_QUESTIONS: Final = 16
-"""People about whom an owner's user is still to be asked; past that nobody is added."""
+"""People about whom an owner's user is still to be asked; past that nobody is added, until one gives up."""
 
 MAX_STRANGERS: Final = 64
 """Connections to a client's listener that have not shown a ticket yet; past that the oldest has to go."""

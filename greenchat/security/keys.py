@@ -40,7 +40,7 @@ def certificate_in(path: Path) -> bytes:
     """The first certificate in the PEM file *path*, in DER. Raises `SecurityError`."""
     begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
     with contextlib.suppress(OSError, ValueError):
-        _, _, after = path.read_text("ascii").partition(begin)
+        _, _, after = path.read_text("ascii", "replace").partition(begin)
         if der := ssl.PEM_cert_to_DER_cert(f"{begin}{after.partition(end)[0]}{end}"):
             return der
     raise SecurityError(Code.BAD_KEY, f"there is no certificate in {path}")

@@ -1,5 +1,6 @@
 """Those met before, each with the fingerprint that it had then, as ssh keeps known hosts: a file of lines."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,9 +35,9 @@ class Known:
         """Remember *who*, a name without line ends, by the fingerprint *mark*. Raises `SecurityError`."""
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.write(fd, f"{mark} {who}\n".encode())  # in one piece, because others may add to it, too
+                _append(fd, f"{mark} {who}\n".encode())
             finally:
                 os.close(fd)
         except OSError as error:
@@ -61,3 +62,12 @@ class Known:
 
     def _error(self, error: OSError) -> SecurityError:
         return SecurityError(Code.BAD_KEY, f"cannot use {self.path}: {os.strerror(error.errno or 0).lower()}")
+
+
+def _append(fd: int, line: bytes) -> None:
+    """In one piece, because others may add to it, too; and on a line of its own, whatever an editor has left."""
+    size = os.fstat(fd).st_size
+    if size and os.pread(fd, 1, size - 1) != b"\n":
+        line = b"\n" + line
+    if os.write(fd, line) < len(line):
+        raise OSError(errno.ENOSPC, "")

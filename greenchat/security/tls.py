@@ -93,11 +93,13 @@ class Tls:
     after each `receive`, until the connection is `established`. Then it goes with what is sealed.
     """
 
-    __slots__ = ("_incoming", "_outgoing", "_plain", "_ssl", "established")
+    __slots__ = ("_incoming", "_outgoing", "_plain", "_ssl", "established", "over")
 
     def __init__(self, context: ssl.SSLContext, host: str | None = None) -> None:
         self.established = False
         """Whether the two have agreed, so that something can be said."""
+        self.over = False
+        """Whether the peer has said that it says nothing more; what comes then is nobody's, and not kept."""
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         server = context.protocol is ssl.PROTOCOL_TLS_SERVER
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=server, server_hostname=host)
@@ -111,11 +113,11 @@ class Tls:
         Raises `ProtocolError` if it is not TLS 1.3 or was tampered with, or `ConnectError` if the peer is not whom the
         context trusts; `outgoing` may have last words then.
         """
+        if self.over:
+            return b""
         self._incoming.write(data)
         if not self.established:
             self._shake_hands()
-        elif self._outgoing.pending > _RECORD:  # it asks for new keys, again and again
-            raise ProtocolError(Code.BAD_TLS)
         return b"".join(self._open()) if self.established else b""
 
     def open(self, data: memoryview) -> memoryview:
@@ -123,6 +125,8 @@ class Tls:
         most = len(data) + 2 * _RECORD  # with what came of a record before
         if len(self._plain) < most:
             self._plain = memoryview(mmap.mmap(-1, most))  # as in `greenchat.transfer.pump`
+        if self.over:
+            return memoryview(b"")
         self._incoming.write(data)
         size = 0
         with self._tampering():
@@ -155,7 +159,7 @@ class Tls:
                 self._ssl.do_handshake()
             except ssl.SSLCertVerificationError as error:
                 raise ConnectError(
-                    Code.UNTRUSTED, f"the server's certificate is refused: {error.verify_message}"
+                    Code.UNTRUSTED, f"the other side's certificate is refused: {error.verify_message}"
                 ) from None
             except ssl.SSLWantReadError:
                 raise
@@ -175,7 +179,10 @@ class Tls:
         """Around reading all that there is."""
         try:
             yield
-        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
-            pass  # there is no more, or there never will be: then the connection itself ends
+            self.over = True  # nothing was read, and there is nothing to wait for
+        except ssl.SSLWantReadError:
+            pass
         except ssl.SSLError:
             raise ProtocolError(Code.BAD_TLS) from None
+        if self._outgoing.pending > _RECORD:  # it asks for new keys, again and again
+            raise ProtocolError(Code.BAD_TLS)

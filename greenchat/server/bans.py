@@ -30,8 +30,8 @@ def watch_bans(registry: Registry, present: Callable[[], Iterable[_Present]]) ->
     while True:
         try:
             if (version := registry.version()) != seen:
-                seen = version
                 _expel(set(registry.bans()), present())
+                seen = version
         except SecurityError as error:
             _log.error("%s", error)
         gevent.sleep(BAN_SECONDS)

@@ -3,9 +3,10 @@
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
 
 from greenchat.errors import Code, Refused, SecurityError
 from greenchat.net import network
@@ -13,11 +14,12 @@ from greenchat.protocol.limits import FAILURE_SECONDS, FAILURES, MAX_FAILING
 from greenchat.protocol.records import Hello, Proof
 from greenchat.security.proof import certificate_of, is_proof, new_nonce
 from greenchat.security.tls import fingerprint
-from greenchat.server.certificate import Certificate
 from greenchat.server.registry import Registry
 
 __all__ = ["Claim", "Door"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ class Claim:
 
     hello: Hello
     certificate: bytes
+    server: bytes
+    """The server's certificate, in DER, that the client has been shown."""
     nonce: str = field(default_factory=new_nonce)
 
     @property
@@ -37,24 +41,33 @@ class Claim:
 
 
 class Door:
-    """The door of a server that shows *certificate*, and lets in what its *registry* says."""
+    """The door of a server that lets in what its *registry* says."""
 
-    def __init__(self, certificate: Certificate, registry: Registry, *, members_only: bool) -> None:
-        self._certificate = certificate
+    def __init__(self, registry: Registry, *, members_only: bool) -> None:
         self._registry = registry
         self._members_only = members_only
         self._failing: OrderedDict[str, deque[float]] = OrderedDict()
         """When attempts from a network have failed, those that failed last at the end."""
 
-    def claim(self, hello: Hello) -> Claim:
-        """What the client of *hello* has to prove. Raises `ProtocolError` if it shows no certificate."""
-        return Claim(hello, certificate_of(hello.certificate))
+    def claim(self, hello: Hello, server: bytes) -> Claim:
+        """What the client of *hello* has to prove to who has shown the certificate *server*.
+
+        Raises `ProtocolError` if it shows none of its own.
+        """
+        return Claim(hello, certificate_of(hello.certificate), server)
 
     def admit(self, claim: Claim, proof: Proof, host: str) -> None:
-        """Let the client from *host* in, whose *proof* this is. Raises `Refused`."""
+        """Let the client from *host* in, whose *proof* this is. Raises `Refused`.
+
+        The owner of a name is heard however often others have failed from there.
+        """
+        hello = claim.hello
+        proven = is_proof(proof.signature, claim.certificate, claim.nonce, claim.server, hello.name)
+        if proven and self._ask(self._registry.owns, hello.name, claim.owner):
+            self._enter(hello.name, claim.owner, host, hello.invite)
+            return
         with self._patience(network(host)):
-            hello, server = claim.hello, self._certificate.der
-            if not is_proof(proof.signature, claim.certificate, claim.nonce, server, hello.name):
+            if not proven:
                 raise Refused(Code.BAD_PROOF)
             self._enter(hello.name, claim.owner, host, hello.invite)
 
@@ -64,9 +77,12 @@ class Door:
             self._enter(name, None, host, "")
 
     def _enter(self, name: str, owner: str | None, host: str, invite: str) -> None:
-        where = network(host) or host
+        where, members_only = network(host) or host, self._members_only
+        self._ask(self._registry.enter, name, owner, where, invite=invite, members_only=members_only)
+
+    def _ask(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            self._registry.enter(name, owner, where, invite=invite, members_only=self._members_only)
+            return ask(*args, **kwargs)
         except SecurityError as error:  # which is for whoever runs the server, not for a peer
             _log.error("%s", error)
             raise Refused(Code.FAILED) from None
@@ -81,8 +97,8 @@ class Door:
             raise Refused(Code.TOO_MANY_FAILURES)
         try:
             yield
-        except Refused:
-            if where:
+        except Refused as refused:
+            if where and refused.code is not Code.FAILED:  # which is our own fault
                 self._note(where, failed, now)
             raise
 

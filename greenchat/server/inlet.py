@@ -23,12 +23,14 @@ class Inlet:
     then *on_encrypted* is told.
     """
 
-    __slots__ = ("_begun", "_certificate", "_on_encrypted", "_reader", "_sock", "tls")
+    __slots__ = ("_begun", "_certificate", "_on_encrypted", "_reader", "_sock", "shown", "tls")
 
     def __init__(
         self, sock: socket.socket, certificate: Certificate | None, on_encrypted: Callable[[Tls], object]
     ) -> None:
         self.tls: Tls | None = None
+        self.shown = b""
+        """The certificate that this connection has been shown, in DER; another may have taken its place since."""
         self._sock = sock
         self._certificate = certificate
         self._on_encrypted = on_encrypted
@@ -42,7 +44,7 @@ class Inlet:
                 self._begin(data)
             if self.tls is None:
                 return data
-            if opened := self._open(self.tls, data):
+            if (opened := self._open(self.tls, data)) or self.tls.over:
                 return opened
         return b""
 
@@ -58,7 +60,7 @@ class Inlet:
     def _begin(self, data: bytes) -> None:
         self._begun = True
         if self._certificate and data.startswith(HANDSHAKE):
-            self.tls = Tls(self._certificate.context)
+            self.tls, self.shown = Tls(self._certificate.context), self._certificate.der
             self._on_encrypted(self.tls)
 
     def _open(self, tls: Tls, data: bytes) -> bytes:

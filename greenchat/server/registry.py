@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 from gevent.threadpool import ThreadPool
 
 from greenchat.errors import Code, Refused, SecurityError
-from greenchat.protocol.limits import MAX_NAMES, MAX_NAMES_EACH
+from greenchat.protocol.limits import MAX_NAMES, MAX_NAMES_EACH, REGISTRY_LOCK_SECONDS, REGISTRY_SECONDS
 from greenchat.protocol.names import looks, name_key
 from greenchat.threads import call, end
 
@@ -58,11 +58,13 @@ class Registry:
 
         Where there are *members_only*, a key that owns no name yet needs an *invite*, and uses it up. Raises `Refused`.
         """
-        self._on_thread(self._enter, name, owner, network, invite=invite, members_only=members_only)
+        until = time.monotonic() + REGISTRY_SECONDS
+        self._on_thread(self._enter, name, owner, network, invite=invite, members_only=members_only, until=until)
 
-    def is_banned(self, owner: str | None, network: str) -> bool:
-        """Whether one of them is not let in."""
-        return self._on_thread(self._banned, owner, network)
+    def owns(self, name: str, owner: str) -> bool:
+        """Whether *name* is the *owner*'s."""
+        query = "SELECT key FROM names WHERE key = ? AND owner = ?"
+        return bool(self._on_thread(self._all, query, name_key(name), owner))
 
     def names(self) -> list[Owned]:
         """All that are owned, in their order."""
@@ -104,17 +106,17 @@ class Registry:
     def _on_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return call(self._pool, work, *args, **kwargs)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
             raise SecurityError(Code.FAILED, f"cannot use {self._path}: {error}") from None
 
     def _open(self) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.touch(mode=0o600)
-        self._db = sqlite3.connect(self._path, isolation_level=None)
+        self._db = sqlite3.connect(self._path, isolation_level=None, timeout=REGISTRY_LOCK_SECONDS)
         self._db.executescript(_SCHEMA)
 
-    def _all(self, query: str) -> list[Any]:
-        return self._db.execute(query).fetchall()
+    def _all(self, query: str, *values: str) -> list[Any]:
+        return self._db.execute(query, values).fetchall()
 
     def _change(self, statement: str, *values: str | int) -> int:
         """How many rows it changed."""
@@ -123,18 +125,28 @@ class Registry:
     def _banned(self, owner: str | None, network: str) -> bool:
         return self._db.execute("SELECT 1 FROM bans WHERE what IN (?, ?)", (owner, network)).fetchone() is not None
 
-    def _enter(self, name: str, owner: str | None, network: str, *, invite: str, members_only: bool) -> None:
+    def _enter(  # noqa: PLR0913 - what is known of who comes
+        self, name: str, owner: str | None, network: str, *, invite: str, members_only: bool, until: float
+    ) -> None:
+        if time.monotonic() > until:  # whoever asked has gone by now, or soon will have
+            raise Refused(Code.FAILED)
+        if self._is_settled(name, owner, network) or (owner is None and not members_only):
+            return
         with self._db:  # undoes all if it is refused
             self._db.execute("BEGIN IMMEDIATE")
-            if self._banned(owner, network):
-                raise Refused(Code.BANNED)
-            if self._has(owner, name):
+            if self._is_settled(name, owner, network):
                 return
             owned = self._count("SELECT count(*) FROM names WHERE owner = ?", owner)
             if members_only and not owned:
                 self._use_up(invite, owner)
             if owner is not None:
                 self._give(name, owner, owned)
+
+    def _is_settled(self, name: str, owner: str | None, network: str) -> bool:
+        """Whether *name* is *owner*'s already; refuses who is not let in, and another's name."""
+        if self._banned(owner, network):
+            raise Refused(Code.BANNED)
+        return self._has(owner, name)
 
     def _has(self, owner: str | None, name: str) -> bool:
         """Whether *name* is *owner*'s. Somebody else's is refused, and so is one that looks like any that is owned."""

@@ -42,7 +42,8 @@ class ChatServer:
     With a *certificate* all chat is encrypted; with a *registry*, too, each name belongs to the key that used it first,
     and *members_only* lets nobody in who has none of them, unless invited. Without a certificate the server has to be
     on this machine alone, unless *insecure* says that anybody on the way may read and change what is said and sent.
-    What happens to members is logged under ``greenchat.server``.
+    What happens to members is logged under ``greenchat.server``. Raises `ValueError` for members or a registry without
+    what they take.
     """
 
     def __init__(  # noqa: PLR0913 - each is one option of the program
@@ -57,6 +58,8 @@ class ChatServer:
         members_only: bool = False,
         insecure: bool = False,
     ) -> None:
+        if (registry and not certificate) or (members_only and not registry):
+            raise ValueError("members take a registry, and that a certificate: without, nobody can prove who he is")
         self.port = port
         self._backlog = backlog
         self._member_rate = member_rate
@@ -64,7 +67,7 @@ class ChatServer:
         self._registry = registry
         self._door: Door | None = None
         if certificate and registry:
-            self._door = Door(certificate, registry, members_only=members_only)
+            self._door = Door(registry, members_only=members_only)
         self._insecure = insecure
         self._hosts = LOOPBACK if host is None else (host,)
         self._listeners: list[Listener] = []

@@ -8,7 +8,7 @@ from typing import Final
 import gevent
 from gevent import get_hub, socket
 
-from greenchat.errors import Code, GreenchatError, ProtocolError
+from greenchat.errors import Code, GreenchatError, ProtocolError, Refused
 from greenchat.net import network, next_turn, plain_host
 from greenchat.protocol.limits import (
     HELLO_SECONDS,
@@ -204,7 +204,7 @@ class Session:
     def _challenge(self, events: list[Event]) -> None:
         match events:
             case [Hello() as hello] if self._house.door:
-                self._claim = self._house.door.claim(hello)
+                self._claim = self._house.door.claim(hello, self._inlet.shown)
                 self.tell(Challenge(self._claim.nonce))
             case _:
                 raise ProtocolError(Code.UNEXPECTED)
@@ -215,14 +215,24 @@ class Session:
         self._outbox.write(self._wire.welcome(hello))
 
     def _enter_by(self, claim: Claim, proof: Proof) -> None:
-        """As who has proved to be the owner of a name, and takes it over from a connection that it has lost."""
+        """As who has proved to be the owner of a name, and takes it over from a connection that it has lost.
+
+        A name that a guest has at the moment does not become its own.
+        """
         assert self._house.door
+        if (holder := self._holder(claim)) and not holder.certificate:
+            raise Refused(Code.NAME_TAKEN)
         self._house.door.admit(claim, proof, self.host)
+        if self._outbox.finished:  # it was turned out meanwhile
+            return
+        if holder := self._holder(claim):
+            holder.expel(Code.TAKEN_OVER)
         self.certificate = claim.hello.certificate
-        ghost = self._house.directory.find(claim.hello.name)
-        if isinstance(ghost, Session) and ghost.certificate == self.certificate:
-            ghost.expel(Code.TAKEN_OVER)
         self._enter(claim.hello)
+
+    def _holder(self, claim: Claim) -> "Session | None":
+        holder = self._house.directory.find(claim.hello.name)
+        return holder if isinstance(holder, Session) else None
 
     def _admit_guest(self, name: str) -> None:
         if self._house.door:

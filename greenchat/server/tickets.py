@@ -156,6 +156,9 @@ class TicketOffice:
             raise TransferError(Code.OWN_FILE)
         if owner.listen is None:
             raise TransferError(Code.NO_FILES)
+        encrypted = bool(owner.certificate and requester.certificate)
+        if not encrypted and not (is_loopback(owner.host) and is_loopback(requester.host)):
+            raise TransferError(Code.NO_KEY)
         return owner
 
     def _make_room(self, requester: Party) -> None:

@@ -56,8 +56,8 @@ class Channel:
         self._tls: Tls | None = None
         self._early = b""
         """Received together with a record, and to be read after it."""
-        self._amid_bytes = False
-        """Whether the peer is still owed bytes of a file."""
+        self._is_deaf = False
+        """Whether the peer would take a record for a part of a file, or of a handshake."""
 
     def send(self, record: Record) -> None:
         """Send *record*."""
@@ -90,22 +90,25 @@ class Channel:
     def encrypt(self, context: ssl.SSLContext, peer: bytes) -> None:
         """From here on all is encrypted, and the other end has to be who has the certificate *peer*."""
         tls = Tls(context)
+        self._is_deaf = True
         with gevent.Timeout(HANDSHAKE_SECONDS, TransferError(Code.STALLED)), _lost_connection():
             while self._shake_hands(tls):
                 self._stream.wait_readable()
                 self._early = self._receive_some()
         if tls.peer() != peer:  # it may have signed another, to be somebody else
             raise ProtocolError(Code.UNTRUSTED)
-        self._tls = tls
+        self._tls, self._is_deaf = tls, False
 
     def _shake_hands(self, tls: Tls) -> bool:
         """Whether the peer has to say more."""
         received, self._early = self._early, b""
         try:
-            if received or not tls.established:
-                self._early = tls.receive(received)
-        finally:
-            self._sock.sendall(tls.outgoing())
+            self._early = tls.receive(received)
+        except GreenchatError:
+            with contextlib.suppress(OSError):  # it may have gone, and that is not what went wrong
+                self._sock.sendall(tls.outgoing())
+            raise
+        self._sock.sendall(tls.outgoing())
         return not tls.established
 
     def upload(self, file: SharedFile, pull: Pull, pool: ThreadPool, moving: Moving) -> None:
@@ -114,11 +117,11 @@ class Channel:
         algorithm = pull.algorithm if self._tls is None else UNCHECKED
         moving.resumed = moving.moved = pull.offset if digest else 0
         self.send(File(file.size, moving.moved))
-        self._amid_bytes = True
+        self._is_deaf = True
         if digest is None or digest.algorithm != algorithm:
             digest = Digest(algorithm)
         self._send_bytes(file, digest, pool, moving)
-        self._amid_bytes = False
+        self._is_deaf = False
         if file.changed():
             raise TransferError(Code.CHANGED)
         self.send(Done(digest.hex()))
@@ -190,8 +193,8 @@ class Channel:
         return self.expect(Done).digest
 
     def give_up(self, error: GreenchatError) -> None:
-        """Tell the peer of *error*, unless it would take that for a part of a file."""
-        if not self._amid_bytes:
+        """Tell the peer of *error*, unless it would take that for something else."""
+        if not self._is_deaf:
             with contextlib.suppress(GreenchatError):
                 self.send(Sorry(error.code, sentence(error.code)))
 
@@ -236,7 +239,7 @@ class Channel:
 
     def _receive_some(self) -> bytes:
         data = self._sock.recv(MAX_LINE)
-        if not data:
+        if not data or (self._tls and self._tls.over):
             raise TransferError(Code.INTERRUPTED)
         return data
 

@@ -222,7 +222,7 @@ def receive_bytes(
         except BlockingIOError:
             patience -= _wait_for(readable, patience)
             continue
-        if not received:
+        if not received or (tls and tls.over):
             raise TransferError(Code.INTERRUPTED)
         arrived = tls.open(buffer[:received]) if tls else buffer[:received]
         arrived, rest = arrived[:size], bytes(arrived[size:])

@@ -49,7 +49,7 @@ class Street:
         return Identity(self.root / f"{name}.pem")
 
     def client(
-        self, name: str, route: Route = Route.AUTO, *, keyless: bool = False, accept: Accept | None = None
+        self, name: str, route: Route = Route.AUTO, *, keyless: bool = False, accept: Accept | None = Accept.ALL
     ) -> ChatClient:
         home = self.root / name
         home.mkdir(exist_ok=True)
@@ -70,7 +70,7 @@ class Street:
         self._clients.append(client)
         return client
 
-    def owner(self, accept: Accept | None = None) -> ChatClient:
+    def owner(self, accept: Accept | None = Accept.ALL) -> ChatClient:
         (self.root / "ann").mkdir(exist_ok=True)
         (self.root / "ann" / NAME).write_bytes(BYTES)
         return self.client("ann", accept=accept)

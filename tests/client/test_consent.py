@@ -1,7 +1,9 @@
 from pathlib import Path
 
+import gevent
 import pytest
 
+from greenchat.client import consent as consent_module
 from greenchat.client.consent import Accept, Consent, Question
 from greenchat.client.peers import Peers
 from greenchat.errors import Code, TransferError
@@ -91,6 +93,9 @@ def test_answer_is_about_who_was_shown_whoever_came_since(house: House) -> None:
     house.comes("eve", OTHER)
     assert [question.requester for question in house.asked] == ["ann"]
     house.consent.answer(yes=True)
+    assert [question.requester for question in house.asked] == ["ann"]  # the user is told first what became of that
+    assert house.consent.answer(yes=True) is None
+    gevent.sleep(0)
     assert [question.requester for question in house.asked] == ["ann", "eve"]
     house.consent.answer(yes=False)
     assert house.comes() == ""
@@ -119,7 +124,17 @@ def test_changed_key_is_refused_whatever_is_accepted(house: House) -> None:
 def test_row_31_questions_are_bounded(house: House) -> None:
     for number in range(10 * MAX_QUESTIONS):
         assert house.comes(f"user{number}") == Code.ASKED
-    answered = 0
     while house.consent.answer(yes=False):
-        answered += 1
-    assert answered == len(house.asked) == MAX_QUESTIONS
+        gevent.sleep(0)
+    assert len(house.asked) == 1 + MAX_QUESTIONS
+
+
+@accepting(Accept.ASK)
+def test_who_has_given_up_takes_nobody_s_place(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(10 * MAX_QUESTIONS):
+        house.comes(f"user{number}")
+    monkeypatch.setattr(consent_module, "CONSENT_SECONDS", -1.0)
+    house.comes()
+    house.consent.answer(yes=False)
+    gevent.sleep(0)
+    assert [question.requester for question in house.asked] == ["user0", "ann"]

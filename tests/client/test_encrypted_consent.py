@@ -98,15 +98,16 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "is_loopback", lambda _host: False)
 
 
-def test_only_known_are_served_beyond_this_machine(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
-    elsewhere(monkeypatch)
+def test_who_has_a_key_serves_only_whom_it_knows_unless_told_otherwise(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is: on the server's own machine, others are elsewhere."""
     monkeypatch.setattr(downloads, "CONSENT_STEP", 0.01)
-    street.owner()
-    bob = street.client("bob")
+    ann, bob = street.owner(accept=None), street.client("bob")
     waiting = fetching(bob, "ann", NAME)
     until(lambda: street.asked)
     assert not waiting.ready()
-    street._clients[0].answer(yes=False)
+    ann.answer(yes=False)
     assert code_of(waiting) == Code.NOT_ACCEPTED
 
 

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,20 @@ def test_who_was_forgotten_is_a_stranger_and_may_be_added_again(known: Known) ->
     assert known.all() == {"here:2": "SHA256:two"}
     known.add("here:1", "SHA256:three")
     assert known.all() == {"here:1": "SHA256:three", "here:2": "SHA256:two"}
+
+
+def test_line_without_its_end_is_no_trouble(known: Known) -> None:
+    """As an editor may leave it."""
+    known.add("here:1", "SHA256:one")
+    known.path.write_text("SHA256:one here:1")
+    known.add("here:2", "SHA256:two")
+    assert known.all() == {"here:1": "SHA256:one", "here:2": "SHA256:two"}
+
+
+def test_disk_that_takes_half_a_line_is_an_error(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "write", lambda _fd, data: len(data) // 2)
+    with pytest.raises(SecurityError, match="no space left"):
+        known.add("here:1", "SHA256:one")
 
 
 def test_lines_that_make_no_sense_are_left_alone(known: Known) -> None:

@@ -1,11 +1,13 @@
 import base64
 import collections
+import contextlib
 import hashlib
 import os
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from credentials import Authority, new_certificate
@@ -16,6 +18,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from greenchat.errors import Code, ConnectError, ProtocolError
 from greenchat.security.tls import ALERT, HANDSHAKE, Tls, client_context, fingerprint
 from greenchat.server.certificate import Certificate
+
+Read: TypeAlias = Callable[[Tls, bytes], bytes | memoryview]
 
 
 @pytest.fixture
@@ -117,7 +121,9 @@ def test_end_is_no_error(pair: tuple[Tls, Tls]) -> None:
 
 def test_client_refuses_whom_nobody_vouches_for(certificate: Certificate) -> None:
     one, other = client(vouched=True), Tls(certificate.context)
-    with pytest.raises(ConnectError, match="the server's certificate is refused: self-signed certificate") as refused:
+    with pytest.raises(
+        ConnectError, match="the other side's certificate is refused: self-signed certificate"
+    ) as refused:
         shake_hands(one, other)
     assert refused.value.code == Code.UNTRUSTED
     assert one.outgoing()
@@ -187,8 +193,23 @@ def test_peer_may_ask_for_new_keys(logged: tuple[Tls, KeyUpdates]) -> None:
     assert len(server.seal(b"hello\n")) > before  # the answer comes first
 
 
-def test_peer_that_only_asks_for_new_keys_fills_no_memory(logged: tuple[Tls, KeyUpdates]) -> None:
+@pytest.mark.parametrize("read", [Tls.receive, lambda tls, data: tls.open(memoryview(data))], ids=["little", "much"])
+def test_peer_that_only_asks_for_new_keys_fills_no_memory(logged: tuple[Tls, KeyUpdates], read: Read) -> None:
     server, updates = logged
     with pytest.raises(ProtocolError, match="tampered"):
-        collections.deque((server.receive(updates.next()) for _ in range(10_000)), maxlen=0)
+        collections.deque((read(server, updates.next()) for _ in range(10_000)), maxlen=0)
     assert len(server.outgoing()) < 20_000
+
+
+@pytest.mark.parametrize("read", [Tls.receive, lambda tls, data: tls.open(memoryview(data))], ids=["little", "much"])
+def test_nothing_is_kept_of_what_comes_after_the_end(certificate: Certificate, read: Read) -> None:
+    one, other = client(vouched=False), Tls(certificate.context)
+    shake_hands(one, other)
+    said = one.seal(b"last words")
+    with contextlib.suppress(ssl.SSLError):
+        one._ssl.unwrap()
+    assert bytes(read(other, said + one.outgoing())) == b"last words"
+    assert other.over
+    for _ in range(100):
+        assert not read(other, bytes(100_000))
+    assert other._incoming.pending < 100_000

@@ -6,6 +6,7 @@ from pathlib import Path
 import gevent
 import pytest
 from conftest import until
+from gevent.event import Event
 
 from greenchat.errors import Code
 from greenchat.server import bans
@@ -53,10 +54,19 @@ def watch(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
 
 
 @pytest.mark.parametrize("what", [KEY, "192.0.2.1"])
-def test_who_is_banned_has_to_go_and_nobody_else(watch: Callable[..., None], another: Registry, what: str) -> None:
+def test_who_is_banned_has_to_go_and_nobody_else(
+    watch: Callable[..., None], registry: Registry, another: Registry, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     ann, eve = Present("192.0.2.2"), Present("192.0.2.1", KEY)
+    looked, version = Event(), registry.version
+
+    def look() -> int:
+        looked.set()
+        return version()
+
+    monkeypatch.setattr(registry, "version", look)
     watch(ann, eve)
-    gevent.sleep(0.05)
+    looked.wait()
     assert eve.told == []
     another.ban(what)
     until(lambda: eve.told)
@@ -73,18 +83,20 @@ def test_ban_that_came_between_the_server_s_start_and_the_first_look_counts(
     until(lambda: eve.told)
 
 
+@pytest.mark.parametrize("call", ["version", "bans"])
 def test_registry_that_cannot_be_read_for_a_while_is_read_again(
-    watch: Callable[..., None], registry: Registry, another: Registry, monkeypatch: pytest.MonkeyPatch
+    watch: Callable[..., None], registry: Registry, another: Registry, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    def broken() -> int:
-        monkeypatch.undo()
-        monkeypatch.setattr(bans, "BAN_SECONDS", 0.01)
+    real = getattr(registry, call)
+
+    def broken() -> object:
+        monkeypatch.setattr(registry, call, real)
         return registry._on_thread(_fail)
 
-    def _fail() -> int:
+    def _fail() -> None:
         raise OSError("no disk")
 
-    monkeypatch.setattr(registry, "version", broken)
+    monkeypatch.setattr(registry, call, broken)
     eve = Present(KEY)
     watch(eve)
     another.ban(KEY)

@@ -7,6 +7,7 @@ import gevent
 import pytest
 
 from greenchat.errors import Code, Refused, SecurityError
+from greenchat.protocol.limits import REGISTRY_LOCK_SECONDS
 from greenchat.server import registry as module
 from greenchat.server.registry import Registry
 
@@ -81,7 +82,6 @@ def test_who_is_banned_is_not_let_in(registry: Registry, what: str) -> None:
     registry.ban(what)
     registry.ban(what)
     assert registry.bans() == [what]
-    assert registry.is_banned("KEY", "192.0.2.1")
     assert refusal(registry, "ann", "KEY") == Code.BANNED
     registry.enter("bob", "OTHER", "192.0.2.2")
     assert registry.unban(what)
@@ -176,3 +176,36 @@ def test_database_that_another_holds_is_an_error_in_the_end(
         registry.enter("ann", "KEY", "192.0.2.1")
     holder.close()
     registry.enter("ann", "KEY", "192.0.2.1")
+
+
+# --- another program that has the file --------------------------------------------------------
+
+
+@pytest.fixture
+def busy(registry: Registry, tmp_path: Path) -> Iterator[None]:
+    """Somebody is writing, and does not stop."""
+    registry.enter("ann", "KEY", "192.0.2.1")
+    other = sqlite3.connect(registry._path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    yield
+    other.close()
+
+
+@pytest.mark.usefixtures("busy")
+def test_who_changes_nothing_need_not_wait(registry: Registry) -> None:
+    with gevent.Timeout(REGISTRY_LOCK_SECONDS / 2):
+        registry.enter("ann", "KEY", "192.0.2.1")
+        registry.enter("guest", None, "192.0.2.1")
+        assert refusal(registry, "ann", "OTHER") == Code.NAME_OWNED
+
+
+@pytest.mark.usefixtures("busy")
+def test_who_is_new_waits_but_not_long(registry: Registry) -> None:
+    with gevent.Timeout(5 * REGISTRY_LOCK_SECONDS), pytest.raises(SecurityError, match="locked"):
+        registry.enter("eve", "OTHER", "192.0.2.1")
+
+
+def test_who_has_waited_too_long_gets_nothing_any_more(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REGISTRY_SECONDS", -1.0)
+    assert refusal(registry, "ann", "KEY") == Code.FAILED
+    assert registry.names() == []

@@ -117,6 +117,7 @@ def test_key_does_not_take_over_a_name_from_a_guest_who_was_there_first(house: H
     house.wire(b"ann\nhi\n")
     assert witness.line() == b"ann: hi"
     assert house.come(ann, "ann").record(Refused).code == Code.NAME_TAKEN
+    assert house.registry.names() == []  # who was refused owns nothing by it
 
 
 @pytest.mark.parametrize("answer", [b"hi\n", encode(Get(1, "a", "b")), hello("ann"), encode(Proof("AAAA")), b"\x01{\n"])

@@ -221,6 +221,7 @@ def test_row_18_direct_address_is_where_the_server_sees_the_owner(
     town: Town, owner: str, requester: str, listen: int, direct: object
 ) -> None:
     town.ann.host, town.bob.host, town.bob.listen = requester, owner, listen
+    town.ann.certificate, town.bob.certificate = "hers", "his"
     assert town.granted().direct == direct
 
 
@@ -710,3 +711,10 @@ def test_closing_the_office_again_changes_nothing(town: Town) -> None:
     town.office.close()
     town.office.ask(town.ann, Get(1, "bob", "file"))
     assert failure(town.ann) == (1, Code.SHUTDOWN)
+
+
+@pytest.mark.parametrize(("ann", "bob"), [("", ""), ("hers", ""), ("", "his")])
+def test_files_beyond_this_machine_go_between_two_with_keys_only(town: Town, ann: str, bob: str) -> None:
+    town.ann.host, town.ann.certificate, town.bob.certificate = "192.0.2.7", ann, bob
+    town.office.ask(town.ann, Get(1, "bob", "file"))
+    assert town.ann.told == [Fail(1, Code.NO_KEY, sentence(Code.NO_KEY))]
