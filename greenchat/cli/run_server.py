@@ -19,7 +19,7 @@ from greenchat.cli.process import (
 from greenchat.errors import GreenchatError, SecurityError
 from greenchat.net import is_loopback, raise_descriptor_limit
 from greenchat.protocol.limits import HIGH_WATERMARK
-from greenchat.security.home import NAMES, home
+from greenchat.security.home import NAMES, SERVER, home
 from greenchat.security.keys import key_file
 from greenchat.server import ChatServer
 from greenchat.server.certificate import Certificate
@@ -107,7 +107,7 @@ def _certificate(options: argparse.Namespace) -> Certificate | None:
     if options.tls_cert:
         return Certificate(options.tls_cert, options.tls_key or options.tls_cert)
     if options.tls:
-        path = key_file(home() / "server.pem")
+        path = key_file(home() / SERVER)
         return Certificate(path, path)
     return None
 

@@ -34,7 +34,10 @@ class Trust:
     on_new: Callable[[str], object] = _ignore
 
     def reach(self, host: str, port: int) -> tuple[socket.socket, Tls]:
-        """A connection to the right server. Raises `ConnectError`, or `SecurityError` if what is known can't be had."""
+        """A connection to the right server.
+
+        Raises `ConnectError`, `ProtocolError` if it is no TLS, or `SecurityError` if what is known can't be had.
+        """
         who = f"{host}:{port}"
         mark = self.pinned or self.known.find(who)
         if mark in (None, BY_AUTHORITIES):

@@ -5,7 +5,7 @@ from typing import Final
 
 from greenchat.errors import Code, SecurityError
 
-__all__ = ["IDENTITY", "KNOWN_PEERS", "KNOWN_SERVERS", "NAMES", "home"]
+__all__ = ["IDENTITY", "KNOWN_PEERS", "KNOWN_SERVERS", "NAMES", "SERVER", "home"]
 
 IDENTITY: Final = "identity.pem"
 """The user's key and certificate."""
@@ -18,6 +18,9 @@ KNOWN_PEERS: Final = "known_peers"
 
 NAMES: Final = "names.db"
 """Who owns which name on this machine's servers."""
+
+SERVER: Final = "server.pem"
+"""The key and certificate of this machine's servers."""
 
 
 def home() -> Path:

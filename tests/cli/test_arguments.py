@@ -90,3 +90,13 @@ def test_hours_are_at_most_a_year(text: str) -> None:
     assert arguments.hours("8766") == 8766
     with pytest.raises(argparse.ArgumentTypeError):
         arguments.hours(text)
+
+
+def test_user_is_a_name() -> None:
+    assert arguments.user("ann of here") == "ann of here"
+
+
+@pytest.mark.parametrize("text", ["", " ", "a\nb", "a:b", "\udcff", "x" * 1000, "\u202eann"])
+def test_user_is_nothing_else(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        arguments.user(text)

@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 import pytest
 from credentials import new_certificate  # noqa: F401 - the targets make certificates
-from fuzz import live
+from fuzz import ground
 from fuzz.live import TARGETS as LIVE
 from fuzz.pure import TARGETS as PURE
 from fuzz.run import CASES, HERE
+from fuzz.sealed import TARGETS as SEALED
 
-TARGETS = {**PURE, **LIVE}
+TARGETS = {**PURE, **LIVE, **SEALED}
 
 
 def test_all_targets_are_run() -> None:
@@ -23,4 +24,4 @@ def test_corpus(name: str, target: Callable[[bytes], None]) -> None:
         for path in sorted((HERE / "corpus" / name).iterdir()):
             target(path.read_bytes())
     finally:
-        live.close()
+        ground.close()

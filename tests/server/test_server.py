@@ -19,6 +19,7 @@ from greenchat.protocol.limits import DRAIN_SECONDS
 from greenchat.protocol.records import Dial, Error, Fail, Get, Go, Have, Relay, Sorry, Take, Want, Welcome, encode
 from greenchat.server import admission, outbox, session
 from greenchat.server import server as server_module
+from greenchat.server.registry import Registry
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -584,3 +585,14 @@ def test_server_goes_beyond_this_machine_only_if_told_so() -> None:
     assert refused.value.code == Code.TLS_REQUIRED
     with ChatServer(host="0.0.0.0", insecure=True):
         pass
+
+
+@pytest.mark.parametrize("members_only", [False, True])
+def test_names_can_belong_to_nobody_without_encryption(tmp_path: Path, members_only: bool) -> None:  # noqa: FBT001 - pytest's way
+    with contextlib.closing(Registry(tmp_path / "names.db")) as registry, pytest.raises(ValueError, match="prove"):
+        ChatServer(registry=registry, members_only=members_only)
+
+
+def test_members_alone_takes_a_registry() -> None:
+    with pytest.raises(ValueError, match="registry"):
+        ChatServer(members_only=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gevent
 import pytest
+from conftest import reset
 from credentials import signed_by_another
 from gevent.threadpool import ThreadPool
 from transfer.ends import AROUND, LARGE, PULL, Ends, Make, Steps, moving_of, serve_on
@@ -13,7 +14,7 @@ from transfer.files import fill, partial_in, sha256, shrink
 from greenchat.errors import Code, GreenchatError, TransferError
 from greenchat.protocol.records import File, Got, Pull
 from greenchat.security.keys import Identity
-from greenchat.security.tls import pair_context
+from greenchat.security.tls import ALERT, pair_context
 from greenchat.transfer import channel as channel_module
 from greenchat.transfer import pump
 from greenchat.transfer.channel import Channel
@@ -240,3 +241,21 @@ def test_row_21_flipped_byte_is_found_out(
         ends.requester.download(1_000_000, partial, pool, moving_of(1_000_000))
     assert broken.value.code in (Code.BAD_TLS, Code.INTERRUPTED)
     sending.kill()
+
+
+def test_nothing_plain_is_said_once_a_handshake_has_begun(ends: Ends, ann: Identity, bob: Identity) -> None:
+    ends.peer.sendall(b"\x16" * 100)
+    error = owner_s_end(ends.channel, ann, bob.certificate)
+    assert error is not None
+    ends.channel.give_up(error)
+    ends.channel.close()
+    assert ends.peer.recv(100)[:1] in (ALERT, b"")
+    assert ends.peer.recv(100) == b""
+
+
+def test_peer_that_is_gone_when_it_is_told_changes_nothing(ends: Ends, ann: Identity, bob: Identity) -> None:
+    ends.channel._early = b"x" * 100
+    reset(ends.peer)
+    error = owner_s_end(ends.channel, ann, bob.certificate)
+    assert error is not None
+    assert error.code == Code.BAD_TLS
