@@ -16,7 +16,7 @@ test: .venv/dev
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto
 
 slow: .venv/dev
 	.venv/bin/python -m pytest -m slow

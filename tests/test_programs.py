@@ -12,10 +12,13 @@ from pathlib import Path
 
 import gevent
 import pytest
+from conftest import Wire, hello
 from gevent import subprocess
 from programs import GOODBYE, MENU, PATIENCE, TOP, Client, Program, Server, Stream, absent, terminal
 
+from greenchat.errors import Code
 from greenchat.net import listen
+from greenchat.protocol.records import Error, Welcome
 
 EXAMPLE = """\
 Enter an option ('m', 'f', 'x'):
@@ -378,10 +381,12 @@ def test_row_35_server_whose_standard_error_is_broken_ends_when_told(stack: Exit
     if how != "closed":
         server.err.wait_for("\n")
     server.err.close()
-    with _connected(port) as ann:
-        ann.sendall(b"ann\n")
-        server.signal(signal.SIGTERM)
-        assert ann.recv(100) == b"error: the server is shutting down\n"
+    ann = Wire.over(_connected(port))
+    stack.callback(ann.close)
+    ann.send(hello("ann"))
+    ann.record(Welcome)
+    server.signal(signal.SIGTERM)
+    assert ann.record(Error).code == Code.SHUTDOWN
     assert server.process.wait(PATIENCE) == 0
 
 
@@ -401,12 +406,14 @@ def test_row_33_terminating_the_server_tells_everyone(running: Server, client1: 
 
 
 def test_row_33_a_second_signal_ends_the_server_at_once(running: Server, stack: ExitStack) -> None:
-    with gevent.socket.create_connection(("127.0.0.1", running.port)) as sleeper:
-        sleeper.sendall(b"sleeper\n")
-        running.signal(signal.SIGINT)
-        assert sleeper.recv(100) == b"error: the server is shutting down\n"
-        running.signal(signal.SIGINT)
-        assert running.status() == 130
+    sleeper = Wire(running.port)
+    stack.callback(sleeper.close)
+    sleeper.send(hello("sleeper"))
+    sleeper.record(Welcome)
+    running.signal(signal.SIGINT)
+    assert sleeper.record(Error).code == Code.SHUTDOWN
+    running.signal(signal.SIGINT)
+    assert running.status() == 130
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
