@@ -65,7 +65,8 @@ _LAST: Final = -2
 
 def plain_host(host: str) -> str:
     """*host* as people write it: an IPv4 address seen through an IPv6 socket is an IPv4 address."""
-    return host.removeprefix("::ffff:") if "." in host else host
+    mapped = ipaddress.IPv6Address(host).ipv4_mapped if host.lower().startswith("::ffff:") else None
+    return str(mapped) if mapped else host
 
 
 def is_address(host: str) -> bool:

@@ -44,7 +44,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         ("::1", "::1"),
         ("2001:db8::1", "2001:db8::1"),
         ("fe80::1%eth0", "fe80::1%eth0"),
-        ("::ffff:0:1", "::ffff:0:1"),
+        ("::ffff:102:304", "1.2.3.4"),
     ],
 )
 def test_host_is_written_as_people_write_it(seen: str, written: str) -> None:

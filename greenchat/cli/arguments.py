@@ -51,8 +51,9 @@ def banned(text: str) -> str:
     """The fingerprint of a key, or the network that an address counts as."""
     if text.startswith("SHA256:"):
         return fingerprint(text)
-    if is_address(text):
-        return network(text) or text
+    host = text.removesuffix("/64")  # as `network` writes it, for IPv6
+    if is_address(host) and (host == text or network(host) == text):
+        return network(host) or host
     raise argparse.ArgumentTypeError(f"{text[:60]!r} is neither a fingerprint nor an address")
 
 

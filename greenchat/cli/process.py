@@ -79,7 +79,9 @@ class _Log(logging.Handler):
         with contextlib.suppress(OSError):
             writable.register(_STDERR, select.POLLOUT)
             if writable.poll(0):
-                os.write(_STDERR, f"{self.format(record)[: MAX_LINE // 2]}\n".encode())
+                os.write(
+                    _STDERR, f"{safe_line(self.format(record)[: MAX_LINE // 2])}\n".encode(errors="backslashreplace")
+                )
 
 
 def log_to_stderr() -> None:

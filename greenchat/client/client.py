@@ -99,7 +99,7 @@ class ChatClient:
         self.listen = listen
         self.moving = Traffic(limit_rate)
         """What is being fetched and served at this moment, oldest first."""
-        self._server = (host, port)
+        self._server = (host.lower().removesuffix("."), port)  # one server has one name in what is remembered
         self._trust = trust
         self._identity = identity
         self._invite = invite
@@ -207,7 +207,7 @@ class ChatClient:
     def answer(self, *, yes: bool) -> Question | None:
         """Whether whom *on_asked* was called for last may fetch files; the question, if one was open.
 
-        Raises `SecurityError` if the answer can't be remembered, or `ServerGone` before `start`.
+        Raises `ServerGone` before `start`.
         """
         if self._session is None:
             raise _not_connected()

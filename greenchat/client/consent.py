@@ -46,6 +46,10 @@ class Question:
         return fingerprint(self.certificate) if self.certificate else ""
 
 
+def _key(question: Question) -> str:
+    return question.mark or question.who[0]
+
+
 class Consent:
     """Lets in whom it may *accept*.
 
@@ -77,23 +81,30 @@ class Consent:
             raise TransferError(Code.ASKED if answer is None else Code.NOT_ACCEPTED)
 
     def answer(self, *, yes: bool) -> Question | None:
-        """The user's answer to what was asked last; the question, if there was one. Raises `SecurityError`."""
+        """The user's answer to what was asked last; the question, if there was one."""
         question, self._asked = self._asked, None
         if question is None:
             return None
         self._answers[question.who] = yes
         gevent.spawn(self._ask_next)  # when the user has been told what became of this one
-        if yes and self._accept is Accept.KNOWN:
-            self._peers.remember(question.requester, question.certificate)
         return question
+
+    def met(self, requester: str, certificate: bytes) -> None:
+        """*requester*, who was let in, has shown to have the key of *certificate*. Raises `SecurityError`."""
+        if self._accept is Accept.KNOWN:
+            self._peers.remember(requester, certificate)
 
     def _keep(self, question: Question) -> None:
         """Have it asked in its turn; who has given up meanwhile takes nobody's place."""
         end = time.monotonic() - CONSENT_SECONDS
         self._waiting = {who: (other, came) for who, (other, came) in self._waiting.items() if came > end}
-        mine = self._asked is not None and self._asked.who == question.who
-        if not mine and (question.who in self._waiting or len(self._waiting) < MAX_QUESTIONS):
+        if question.who in self._waiting or (len(self._waiting) < MAX_QUESTIONS and not self._is_open(question)):
             self._waiting[question.who] = question, time.monotonic()
+
+    def _is_open(self, question: Question) -> bool:
+        """Whether the user is being asked about its key already, which may have several names, or about its name."""
+        others = [question for question, _ in self._waiting.values()]
+        return any(_key(question) == _key(other) for other in [*others, *([self._asked] if self._asked else [])])
 
     def _ask_next(self) -> None:
         if self._asked is None and self._waiting:

@@ -78,15 +78,16 @@ def _connect(host: str, port: int, check: Callable[[str], None], *, vouched: boo
 
 
 def _shake_hands(sock: socket.socket, tls: Tls) -> Tls:
-    reader = Reader(sock)
+    reader, begun = Reader(sock), False
     try:
         while not tls.established:
             sock.sendall(tls.outgoing())
             data = reader.read(RECEIVE_SIZE)
             if not data:
                 raise ConnectError(Code.UNREACHABLE, "the server closed the connection")
-            if data[:1] not in (HANDSHAKE, ALERT):
+            if not begun and data[:1] not in (HANDSHAKE, ALERT):  # later a read may begin within a record
                 raise ConnectError(Code.BAD_TLS, "the server answers without encryption: it is full, or has none")
+            begun = True
             tls.receive(data)
         sock.sendall(tls.outgoing())
     except OSError:

@@ -95,7 +95,7 @@ class Uploads:
         self._told: set[str] = set()
         """Requesters with changed keys, of whom the user has heard."""
         self._strangers: dict[Channel, None] = {}
-        """Who has not shown a ticket yet, oldest first."""
+        """Who connected to the listener and has not shown a ticket yet, oldest first."""
         self._serving: dict[Channel, str] = {}
         """Who is being served, with the requester's name."""
 
@@ -168,7 +168,9 @@ class Uploads:
     def _accept(self, sock: socket.socket, _address: tuple[Any, ...]) -> None:
         if len(self._strangers) >= MAX_STRANGERS:
             next(iter(self._strangers)).abort()  # the oldest, who has said nothing for longest
-        self._accepted.spawn(self._serve, Channel(sock)).join()
+        channel = Channel(sock)
+        self._strangers[channel] = None
+        self._accepted.spawn(self._serve, channel).join()
 
     def _serve_relayed(self, key: str) -> None:
         with contextlib.suppress(GreenchatError):
@@ -195,13 +197,12 @@ class Uploads:
             channel.close()
 
     def _expect_pull(self, channel: Channel) -> Pull:
-        self._strangers[channel] = None
         try:
             if self._identity is None:
                 return channel.expect(Pull, HELLO_SECONDS)
             return self._expect_encrypted(channel, self._identity)
         finally:
-            del self._strangers[channel]
+            self._strangers.pop(channel, None)
 
     def _expect_encrypted(self, channel: Channel, identity: Identity) -> Pull:
         """Only from the one whom the transfer is for."""
@@ -210,6 +211,7 @@ class Uploads:
         if offer is None:
             raise TransferError(Code.BAD_TICKET)
         channel.encrypt(pair_context(identity, offer.certificate, server=True), offer.certificate)
+        self._consent.met(offer.requester, offer.certificate)
         pull = channel.expect(Pull, HELLO_SECONDS)
         if transfer_of(pull.ticket) != secure.transfer:
             raise TransferError(Code.BAD_TICKET)

@@ -70,4 +70,5 @@ def _append(fd: int, line: bytes) -> None:
     if size and os.pread(fd, 1, size - 1) != b"\n":
         line = b"\n" + line
     if os.write(fd, line) < len(line):
+        os.ftruncate(fd, size)  # a part of a name could be another's
         raise OSError(errno.ENOSPC, "")

@@ -20,6 +20,7 @@ class Certificate:
 
     def load(self) -> None:
         """Take what is in the files now, for connections to come. If it raises `SecurityError`, nothing has changed."""
+        der = certificate_in(self._certificate)
         try:
             context = server_context(self._certificate, self._key)
         except OSError as error:  # ssl.SSLError is one
@@ -31,7 +32,9 @@ class Certificate:
             raise SecurityError(
                 Code.BAD_KEY, f"cannot use {self._certificate} and {self._key}: {reason.lower()}"
             ) from None
-        self.der = certificate_in(self._certificate)
+        if certificate_in(self._certificate) != der:
+            raise SecurityError(Code.BAD_KEY, f"{self._certificate} is being replaced: try again")
+        self.der = der
         """The certificate alone."""
         self.context = context
         """For each new connection."""

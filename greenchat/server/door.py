@@ -95,12 +95,22 @@ class Door:
             failed.popleft()
         if len(failed) >= FAILURES:
             raise Refused(Code.TOO_MANY_FAILURES)
+        if where:
+            self._note(where, failed, now)  # as if it had failed already: many may be tried at once
         try:
             yield
         except Refused as refused:
-            if where and refused.code is not Code.FAILED:  # which is our own fault
-                self._note(where, failed, now)
+            if refused.code is not Code.FAILED:  # which is our own fault
+                raise
+            self._forgive(where, failed, now)
             raise
+        self._forgive(where, failed, now)
+
+    def _forgive(self, where: str, failed: deque[float], now: float) -> None:
+        if now in failed:
+            failed.remove(now)
+        if not failed and self._failing.get(where) is failed:
+            del self._failing[where]
 
     def _note(self, where: str, failed: deque[float], now: float) -> None:
         failed.append(now)

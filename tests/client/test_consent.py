@@ -66,6 +66,8 @@ def test_unknown_is_refused_until_the_user_says_otherwise_and_then_known(house: 
     assert house.asked == [Question("ann", "file", KEY)]
     assert house.consent.answer(yes=True) == house.asked[0]
     assert house.comes() == ""
+    assert not house.peers.knows("ann", KEY)  # nobody has shown yet to have that key
+    house.consent.met("ann", KEY)
     assert house.peers.knows("ann", KEY)
 
 
@@ -123,7 +125,7 @@ def test_changed_key_is_refused_whatever_is_accepted(house: House) -> None:
 @accepting(Accept.ASK)
 def test_row_31_questions_are_bounded(house: House) -> None:
     for number in range(10 * MAX_QUESTIONS):
-        assert house.comes(f"user{number}") == Code.ASKED
+        assert house.comes(f"user{number}", b"%d" % number) == Code.ASKED
     while house.consent.answer(yes=False):
         gevent.sleep(0)
     assert len(house.asked) == 1 + MAX_QUESTIONS
@@ -132,9 +134,19 @@ def test_row_31_questions_are_bounded(house: House) -> None:
 @accepting(Accept.ASK)
 def test_who_has_given_up_takes_nobody_s_place(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(10 * MAX_QUESTIONS):
-        house.comes(f"user{number}")
+        house.comes(f"user{number}", b"%d" % number)
     monkeypatch.setattr(consent_module, "CONSENT_SECONDS", -1.0)
     house.comes()
     house.consent.answer(yes=False)
     gevent.sleep(0)
     assert [question.requester for question in house.asked] == ["user0", "ann"]
+
+
+@accepting(Accept.ASK)
+def test_key_with_many_names_takes_one_place(house: House) -> None:
+    for number in range(MAX_QUESTIONS):
+        assert house.comes(f"user{number}") == Code.ASKED
+    assert house.comes("bob", OTHER) == Code.ASKED
+    house.consent.answer(yes=False)
+    gevent.sleep(0)
+    assert [question.requester for question in house.asked] == ["user0", "bob"]

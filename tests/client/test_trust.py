@@ -1,3 +1,4 @@
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import gevent
 import pytest
 from conftest import Stub
 from credentials import Authority, new_certificate
+from gevent import socket
 
 from greenchat import ChatClient, ChatServer
 from greenchat.client import client, trust
@@ -161,3 +163,23 @@ def test_beyond_this_machine_nothing_is_said_without_encryption_unless_told_so(
     starting = gevent.spawn(told_so.start)
     assert stub.accept().line().startswith(b"\x01")
     starting.kill()
+
+
+def test_answer_that_comes_byte_by_byte_is_no_other(servers: Servers, known: Known, stub: Stub) -> None:
+    far = socket.create_connection(("127.0.0.1", servers.port))
+
+    def dribble() -> None:
+        near = stub.accept()
+        far.sendall(near.sock.recv(65536))
+        with contextlib.suppress(OSError):
+            while data := far.recv(1):
+                near.send(data)
+        near.close()
+
+    dribbling = gevent.spawn(dribble)
+    sock, tls = Trust(known, servers.certificate.fingerprint).reach("127.0.0.1", stub.port)
+    assert tls.established
+    sock.close()
+    far.shutdown(socket.SHUT_RDWR)
+    dribbling.join()
+    far.close()

@@ -223,10 +223,23 @@ def test_row_31_one_requester_cannot_hold_all_relayed_places_by_saying_nothing_t
     monkeypatch.setattr(uploads, "MAX_UPLOADS_EACH", 2)
     for take in [serving.grants() for _ in range(4)]:
         serving.people.wire(encode(Relay(take.key)))  # and never shows the ticket
-    until(lambda: len(serving.client._uploads._strangers) >= 2)
+    until(lambda: len(serving.client._uploads._dialled) >= 2)
     bob = serving.people.member("bob")
     take = serving.grants("file", bob)
     end = serving.joins(take)
+    end.tell(Pull(take.ticket, "sha256", 0, ""))
+    assert taken(end) == b"hello"
+
+
+def test_row_17_strangers_at_the_listener_take_no_place_of_a_relayed_requester(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "MAX_STRANGERS", 2)
+    take = serving.grants("file")
+    end = serving.joins(take)
+    for _ in range(6):
+        serving.comes(b"")  # to the listener, and says nothing
+    until(lambda: len(serving.client._uploads._strangers) == 2)
     end.tell(Pull(take.ticket, "sha256", 0, ""))
     assert taken(end) == b"hello"
 

@@ -51,9 +51,12 @@ def test_line_without_its_end_is_no_trouble(known: Known) -> None:
 
 
 def test_disk_that_takes_half_a_line_is_an_error(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "write", lambda _fd, data: len(data) // 2)
+    known.add("here:1", "SHA256:one")
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[: len(data) // 2]))
     with pytest.raises(SecurityError, match="no space left"):
-        known.add("here:1", "SHA256:one")
+        known.add("here:2", "SHA256:two")
+    assert known.path.read_bytes() == b"SHA256:one here:1\n"
 
 
 def test_lines_that_make_no_sense_are_left_alone(known: Known) -> None:

@@ -2,6 +2,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import gevent
 import pytest
 from credentials import new_certificate
 
@@ -187,3 +188,18 @@ def test_trouble_of_the_server_is_logged_and_a_peer_is_not_told_of_paths(
     with pytest.raises(Refused, match="it did not work"):
         house.door.admit_guest("guest", AWAY)
     assert caplog.messages == ["cannot use /secret/names.db: disk I/O error"]
+
+
+def test_attempts_made_at_once_count_all(house: House, ann: Identity, eve: Identity) -> None:
+    house.come(ann, "ann")
+    tries = [gevent.spawn(house.come, eve, "ann") for _ in range(3 * FAILURES)]
+    gevent.joinall(tries)
+    codes = [each.get() for each in tries]
+    assert codes.count(Code.NAME_OWNED) == FAILURES
+    assert codes.count(Code.TOO_MANY_FAILURES) == 2 * FAILURES
+
+
+def test_attempts_that_succeed_are_no_failures(house: House, ann: Identity) -> None:
+    for number in range(2 * FAILURES):
+        assert house.guest(f"guest{number}") is None
+    assert house.door._failing == {}
