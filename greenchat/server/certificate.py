@@ -1,5 +1,6 @@
 """What a server shows to prove who it is; it can be exchanged while the server runs."""
 
+import contextlib
 import os
 import ssl
 from pathlib import Path
@@ -20,7 +21,7 @@ class Certificate:
 
     def load(self) -> None:
         """Take what is in the files now, for connections to come. If it raises `SecurityError`, nothing has changed."""
-        der = certificate_in(self._certificate)
+        begun = _content(self._certificate)
         try:
             context = server_context(self._certificate, self._key)
         except OSError as error:  # ssl.SSLError is one
@@ -32,8 +33,9 @@ class Certificate:
             raise SecurityError(
                 Code.BAD_KEY, f"cannot use {self._certificate} and {self._key}: {reason.lower()}"
             ) from None
-        if certificate_in(self._certificate) != der:
-            raise SecurityError(Code.BAD_KEY, f"{self._certificate} is being replaced: try again")
+        der = certificate_in(self._certificate)
+        if _content(self._certificate) != begun:  # the context may have another than this
+            raise SecurityError(Code.BAD_KEY, f"{self._certificate} was being replaced: try again")
         self.der = der
         """The certificate alone."""
         self.context = context
@@ -43,3 +45,9 @@ class Certificate:
     def fingerprint(self) -> str:
         """What people compare."""
         return fingerprint(self.der)
+
+
+def _content(path: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    return b""
