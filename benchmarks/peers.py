@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from benchmarks.processes import connect, free_port, running, version, workplace
-from greenchat.protocol.records import Hello, encode
+from greenchat.protocol.codec import encode
+from greenchat.protocol.records import Hello
 
 __all__ = ["BARE", "CLIENTS", "GREENCHAT", "PEERS", "Peer", "Server", "absent", "versions"]
 

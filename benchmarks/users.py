@@ -5,7 +5,8 @@ import socket
 from typing import TypeVar
 
 from benchmarks.processes import connect
-from greenchat.protocol.records import Dial, Get, Go, Have, Hello, Record, Relay, Take, Want, Welcome, decode, encode
+from greenchat.protocol.codec import decode, encode
+from greenchat.protocol.records import Dial, Get, Go, Have, Hello, Record, Relay, Take, Want, Welcome
 
 __all__ = ["User", "relayed"]
 

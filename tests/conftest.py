@@ -16,7 +16,8 @@ from gevent import get_hub, socket
 
 from greenchat import ChatClient, ChatServer
 from greenchat.net import listen
-from greenchat.protocol.records import Hello, Record, Welcome, decode, encode
+from greenchat.protocol.codec import decode, encode
+from greenchat.protocol.records import Hello, Record, Welcome
 
 R = TypeVar("R", bound=Record)
 

@@ -13,7 +13,8 @@ from gevent.pool import Group
 from greenchat import ChatClient, GreenchatError, Received
 from greenchat.errors import Code
 from greenchat.net import listen
-from greenchat.protocol.records import Dial, Done, File, Go, Have, Hello, Pull, Relay, Want, Welcome, encode
+from greenchat.protocol.codec import encode
+from greenchat.protocol.records import Dial, Done, File, Go, Have, Hello, Pull, Relay, Want, Welcome
 
 BYTES: Final = bytes(range(256)) * 4096
 """A file's content: every byte there is, over a mebibyte."""

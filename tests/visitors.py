@@ -11,8 +11,9 @@ import gevent
 from conftest import Wire, hello, reset
 from gevent import socket
 
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import MAX_LINE
-from greenchat.protocol.records import Fail, File, Get, Go, Pull, Record, Relay, Sorry, Take, Welcome, encode
+from greenchat.protocol.records import Fail, File, Get, Go, Pull, Record, Relay, Sorry, Take, Welcome
 
 OWNER: Final = "owner"
 FILE: Final = "large"

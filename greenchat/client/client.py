@@ -19,9 +19,10 @@ from greenchat.client.trust import Trust
 from greenchat.client.uploads import Served, Uploads
 from greenchat.errors import Code, ConnectError, GreenchatError, ServerGone, known, sentence
 from greenchat.net import LOOPBACK, is_loopback
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import DOWNLOADS, GOODBYE_SECONDS, MAX_DOWNLOADS, MIN_RATE
 from greenchat.protocol.names import user_name
-from greenchat.protocol.records import Dial, Error, Fail, Record, Take, Want, encode
+from greenchat.protocol.records import Dial, Error, Fail, Record, Take, Want
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import Event, Failure, Text, message_line
 from greenchat.security.keys import Identity

@@ -11,6 +11,7 @@ from gevent.lock import BoundedSemaphore
 from greenchat.errors import Code, ConnectError, Refused, ServerGone
 from greenchat.net import Reader, reason, tune
 from greenchat.protocol import records
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import CONNECT_SECONDS, MAX_PORT, RECEIVE_SIZE, SEND_SECONDS
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import VERSION, ClientWire, Event, Failure
@@ -59,10 +60,10 @@ class Session:
         Raises `Refused`, `ConnectError` or `SecurityError`.
         """
         certificate = text_of(identity.certificate) if identity else ""
-        self.send(records.encode(records.Hello(VERSION, name, listen, certificate, invite)))
+        self.send(encode(records.Hello(VERSION, name, listen, certificate, invite)))
         answer = self._answer()
         if isinstance(answer, records.Challenge) and identity and self._tls:
-            self.send(records.encode(records.Proof(prove(identity, answer.nonce, self._tls.peer(), name))))
+            self.send(encode(records.Proof(prove(identity, answer.nonce, self._tls.peer(), name))))
             answer = self._answer()
         match answer:
             case records.Welcome(name=granted):

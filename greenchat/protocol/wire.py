@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from greenchat.errors import Code, GreenchatError, ProtocolError, sentence
+from greenchat.protocol.codec import SOH, decode, encode
 from greenchat.protocol.limits import MAX_DELIVERY, MAX_LINE, MAX_PORT, MIN_PORT
 from greenchat.protocol.names import user_name
 from greenchat.protocol.records import (
-    SOH,
     Challenge,
     Dial,
     Error,
@@ -40,8 +40,6 @@ from greenchat.protocol.records import (
     Take,
     Want,
     Welcome,
-    decode,
-    encode,
 )
 from greenchat.protocol.text import safe_block, safe_line
 

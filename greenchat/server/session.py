@@ -10,6 +10,7 @@ from gevent import get_hub, socket
 
 from greenchat.errors import Code, GreenchatError, ProtocolError, Refused
 from greenchat.net import network, next_turn, plain_host
+from greenchat.protocol.codec import SOH, encode
 from greenchat.protocol.limits import (
     HELLO_SECONDS,
     LINE_COST,
@@ -18,7 +19,7 @@ from greenchat.protocol.limits import (
     RECEIVE_SIZE_OF_RECORDS,
     RECORDS_PER_TURN,
 )
-from greenchat.protocol.records import SOH, Challenge, Get, Have, Hello, Proof, Record, Refuse, Relay, encode
+from greenchat.protocol.records import Challenge, Get, Have, Hello, Proof, Record, Refuse, Relay
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import Event, Failure, Guest, ServerWire, State, Text
 from greenchat.security.tls import Tls

@@ -17,9 +17,10 @@ from gevent.event import AsyncResult
 
 from greenchat.errors import Code, TransferError, known, sentence
 from greenchat.net import is_loopback, send_now
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import ANSWER_SECONDS, MAX_FILE_NAME, MAX_REQUESTS, MEET_SECONDS, TICKET_SECONDS
 from greenchat.protocol.names import name_key
-from greenchat.protocol.records import Addresses, Dial, Fail, Get, Go, Have, Record, Refuse, Take, Want, encode
+from greenchat.protocol.records import Addresses, Dial, Fail, Get, Go, Have, Record, Refuse, Take, Want
 from greenchat.server.directory import Directory
 from greenchat.server.relay import RelayRoom
 

@@ -18,6 +18,7 @@ from gevent.threadpool import ThreadPool
 
 from greenchat.errors import Code, GreenchatError, ProtocolError, TransferError, sentence
 from greenchat.net import RESET
+from greenchat.protocol.codec import SOH, decode, encode
 from greenchat.protocol.limits import (
     ABORT_SECONDS,
     DIGESTED_AHEAD,
@@ -27,7 +28,7 @@ from greenchat.protocol.limits import (
     STALL_SECONDS,
     WAIT_SECONDS,
 )
-from greenchat.protocol.records import SOH, Done, File, Go, Got, Pull, Record, Relay, Sorry, Wait, decode, encode
+from greenchat.protocol.records import Done, File, Go, Got, Pull, Record, Relay, Sorry, Wait
 from greenchat.security.tls import Tls
 from greenchat.threads import Job
 from greenchat.transfer.digest import ALGORITHMS, UNCHECKED, Digest

@@ -11,7 +11,8 @@ from peers import Owner, left, sha256
 
 from greenchat import ChatClient, Served
 from greenchat.errors import Code, ServerGone
-from greenchat.protocol.records import Done, Fail, File, Get, Go, Got, Pull, Refuse, Relay, Take, Want, encode
+from greenchat.protocol.codec import encode
+from greenchat.protocol.records import Done, Fail, File, Get, Go, Got, Pull, Refuse, Relay, Take, Want
 
 LARGE: Final = bytes(range(256)) * 80_000
 """More than a connection buffers."""

@@ -14,12 +14,7 @@ from greenchat import Accept, ChatClient, ChatServer, Question, Route
 from greenchat.client.trust import Trust
 from greenchat.errors import GreenchatError
 from greenchat.net import listen
-from greenchat.protocol.records import (
-    Challenge,
-    Hello,
-    Proof,
-    Welcome,
-)
+from greenchat.protocol.records import Challenge, Hello, Proof, Welcome
 from greenchat.security.keys import Identity
 from greenchat.security.known import Known
 from greenchat.security.proof import prove, text_of

@@ -10,8 +10,9 @@ from greenchat import ChatClient, ChatServer, Message, Received, Route, Served
 from greenchat.client import client as client_module
 from greenchat.client import inbox
 from greenchat.errors import BadName, Code, ConnectError, ListenError, ProtocolError, Refused, ServerGone, TransferError
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import GOODBYE_SECONDS, MAX_LINE
-from greenchat.protocol.records import Error, Get, encode
+from greenchat.protocol.records import Error, Get
 
 
 def heard(client: ChatClient, count: int) -> list[str]:

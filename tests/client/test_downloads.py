@@ -11,7 +11,8 @@ from peers import BYTES, Owner, chat_goes_on, code_of, fetching, gives, header, 
 from greenchat import Received, Route
 from greenchat.client import downloads
 from greenchat.errors import Code, TransferError
-from greenchat.protocol.records import Done, Got, Have, Want, encode
+from greenchat.protocol.codec import encode
+from greenchat.protocol.records import Done, Got, Have, Want
 from greenchat.transfer import digest
 
 pytestmark = pytest.mark.usefixtures("tried_once")

@@ -26,7 +26,8 @@ from peers import (
 from greenchat import Received, Route
 from greenchat.client import downloads
 from greenchat.errors import BadName, Code, ProtocolError, TransferError
-from greenchat.protocol.records import SOH, Done, Fail, Get, Got, Record, Sorry, Wait, Want, encode
+from greenchat.protocol.codec import SOH, encode
+from greenchat.protocol.records import Done, Fail, Get, Got, Record, Sorry, Wait, Want
 from greenchat.transfer import channel, pump
 
 pytestmark = pytest.mark.usefixtures("tried_once")

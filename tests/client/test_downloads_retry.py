@@ -9,7 +9,8 @@ from peers import Owner, breaks_off, chat_goes_on, code_of, fetching, gives, hea
 from greenchat import ChatClient, Received, Route
 from greenchat.client import downloads
 from greenchat.errors import Code, ConnectError, ServerGone
-from greenchat.protocol.records import Done, Sorry, encode
+from greenchat.protocol.codec import encode
+from greenchat.protocol.records import Done, Sorry
 from greenchat.transfer import digest
 
 pytestmark = pytest.mark.usefixtures("tried_again")

@@ -9,14 +9,8 @@ from peers import BYTES, code_of, fetching, received
 
 from greenchat import ChatClient, Route
 from greenchat.errors import Code
-from greenchat.protocol.records import (
-    Get,
-    Pull,
-    Secure,
-    Sorry,
-    Take,
-    encode,
-)
+from greenchat.protocol.codec import encode
+from greenchat.protocol.records import Get, Pull, Secure, Sorry, Take
 from greenchat.security.proof import transfer_of
 from greenchat.security.tls import Tls, pair_context
 

@@ -19,7 +19,7 @@ from greenchat.client.session import connect
 from greenchat.client.trust import Trust
 from greenchat.errors import Code, ConnectError, GreenchatError
 from greenchat.net import listen
-from greenchat.protocol.records import SOH
+from greenchat.protocol.codec import SOH
 from greenchat.security.keys import Identity
 from greenchat.security.known import Known
 from greenchat.security.tls import Tls, client_context, pair_context, server_context

@@ -16,23 +16,9 @@ from greenchat.client.routes import Routes
 from greenchat.client.session import connect
 from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, TransferError
 from greenchat.net import listen
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import ANSWER_SECONDS, SLOWEST_DISK
-from greenchat.protocol.records import (
-    Dial,
-    File,
-    Get,
-    Go,
-    Got,
-    Have,
-    Pull,
-    Record,
-    Refused,
-    Relay,
-    Sorry,
-    Take,
-    Want,
-    encode,
-)
+from greenchat.protocol.records import Dial, File, Get, Go, Got, Have, Pull, Record, Refused, Relay, Sorry, Take, Want
 from greenchat.transfer import channel
 
 pytestmark = pytest.mark.usefixtures("tried_once")

@@ -10,6 +10,7 @@ from greenchat.client import session
 from greenchat.client.session import Session, connect
 from greenchat.errors import Code, ConnectError, Refused, ServerGone
 from greenchat.protocol import records
+from greenchat.protocol.codec import encode
 from greenchat.protocol.wire import Text
 
 
@@ -32,7 +33,7 @@ def both(stub: Stub) -> Iterator[Both]:
     one.session.close()
 
 
-WELCOME = records.encode(records.Welcome(1, "ann"))
+WELCOME = encode(records.Welcome(1, "ann"))
 
 
 def refusal(host: str, port: int) -> str:
@@ -82,7 +83,7 @@ def test_hello_says_who_and_where(both: Both) -> None:
 
 
 def test_server_decides_the_name(both: Both) -> None:
-    assert both.answered(records.encode(records.Welcome(1, "Zo\xeb"))) == "Zo\xeb"
+    assert both.answered(encode(records.Welcome(1, "Zo\xeb"))) == "Zo\xeb"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_server_decides_the_name(both: Both) -> None:
 )
 def test_welcome_that_cannot_be_is_an_error(both: Both, welcome: records.Welcome, code: Code) -> None:
     with pytest.raises(ConnectError) as failure:
-        both.answered(records.encode(welcome))
+        both.answered(encode(welcome))
     assert failure.value.code == code
 
 
@@ -106,7 +107,7 @@ def test_what_comes_with_the_welcome_is_not_lost(both: Both) -> None:
 
 def test_refusal_has_its_code_and_safe_words(both: Both) -> None:
     with pytest.raises(Refused) as refused:
-        both.answered(records.encode(records.Refused("name-taken", "no \x1b[31m")))
+        both.answered(encode(records.Refused("name-taken", "no \x1b[31m")))
     assert refused.value.code == Code.NAME_TAKEN
     assert str(refused.value) == "no \u241b[31m"
 
@@ -123,7 +124,7 @@ def test_error_line_is_a_refusal(both: Both) -> None:
         pytest.param(b"SSH-2.0-OpenSSH_9.9\r\n", id="SSH"),
         pytest.param(b"\x15\x03\x01\x00\x02\x02\x28" + b"\x00" * 30_000, id="no line at all"),
         pytest.param(b"\x01{}\n", id="malformed record"),
-        pytest.param(records.encode(records.Go()), id="another record"),
+        pytest.param(encode(records.Go()), id="another record"),
     ],
 )
 def test_row_36_another_protocol_is_an_error(both: Both, answer: bytes) -> None:
@@ -150,7 +151,7 @@ def test_server_that_says_nothing_is_an_error(both: Both, monkeypatch: pytest.Mo
 
 def test_events_end_with_the_connection(both: Both) -> None:
     both.answered(WELCOME)
-    both.server.send(b"bob: 1\n" + records.encode(records.Fail(1, "x", "y")) + b"bob: 2\nhalf")
+    both.server.send(b"bob: 1\n" + encode(records.Fail(1, "x", "y")) + b"bob: 2\nhalf")
     both.server.sock.shutdown(socket.SHUT_WR)
     events = [Text(b"bob: 1\n"), records.Fail(1, "x", "y"), Text(b"bob: 2\n")]
     assert list(both.session.events()) == events

@@ -12,7 +12,8 @@ from gevent import socket
 from greenchat import Served
 from greenchat.client import uploads
 from greenchat.errors import Code, ServerGone
-from greenchat.protocol.records import Dial, File, Go, Have, Pull, Relay, Sorry, Want, encode
+from greenchat.protocol.codec import encode
+from greenchat.protocol.records import Dial, File, Go, Have, Pull, Relay, Sorry, Want
 from greenchat.transfer import pump
 from greenchat.transfer.digest import ALGORITHMS
 

@@ -10,8 +10,9 @@ from peers import sha256
 
 from greenchat import Served
 from greenchat.errors import Code
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import MAX_NUMBER
-from greenchat.protocol.records import Done, File, Got, Pull, Sorry, encode
+from greenchat.protocol.records import Done, File, Got, Pull, Sorry
 from greenchat.transfer import channel, rate
 from greenchat.transfer.digest import ALGORITHMS, Digest
 

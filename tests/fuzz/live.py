@@ -22,7 +22,8 @@ from greenchat.client.routes import Route, Routes
 from greenchat.client.uploads import Uploads
 from greenchat.errors import GreenchatError, ProtocolError
 from greenchat.net import listen
-from greenchat.protocol.records import SOH, File, Get, Record, Take, Want, Welcome, decode, encode
+from greenchat.protocol.codec import SOH, decode, encode
+from greenchat.protocol.records import File, Get, Record, Take, Want, Welcome
 from greenchat.protocol.text import UNSAFE
 from greenchat.security.keys import Identity, key_file
 from greenchat.security.tls import Tls, client_context, server_context

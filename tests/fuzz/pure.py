@@ -8,9 +8,9 @@ from pathlib import Path
 from greenchat.cli import arguments
 from greenchat.client.menu import MENU, run_menu
 from greenchat.errors import BadName, Code, ProtocolError, SecurityError
+from greenchat.protocol.codec import SOH, decode, encode
 from greenchat.protocol.limits import MAX_DELIVERY, MAX_LINE, MAX_NAME_CHARACTERS
 from greenchat.protocol.names import file_name, looks, name_key, user_name
-from greenchat.protocol.records import SOH, decode, encode
 from greenchat.protocol.text import UNSAFE, safe_block, safe_line
 from greenchat.protocol.wire import ClientWire, Event, Failure, ServerWire, Text, message_line
 from greenchat.security.keys import certificate_in, signed_by

@@ -11,7 +11,8 @@ from gevent import socket
 
 from greenchat import ChatServer
 from greenchat.errors import ProtocolError
-from greenchat.protocol.records import Challenge, Hello, Proof, Secure, Want, decode, encode
+from greenchat.protocol.codec import decode, encode
+from greenchat.protocol.records import Challenge, Hello, Proof, Secure, Want
 from greenchat.security.keys import Identity, key_file
 from greenchat.security.proof import prove, text_of, transfer_of
 from greenchat.security.tls import Tls, client_context, pair_context

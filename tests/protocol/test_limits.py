@@ -2,6 +2,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import (
     MAX_ALGORITHM_NAME,
     MAX_ALGORITHMS,
@@ -12,7 +13,7 @@ from greenchat.protocol.limits import (
     MAX_NUMBER,
 )
 from greenchat.protocol.names import file_name, user_name
-from greenchat.protocol.records import Take, Want, Welcome, encode
+from greenchat.protocol.records import Take, Want, Welcome
 from greenchat.protocol.text import safe_block
 from greenchat.protocol.wire import ClientWire, Event, Text
 

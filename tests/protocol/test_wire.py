@@ -6,6 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from greenchat.errors import Code, ProtocolError, sentence
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import MAX_DELIVERY, MAX_LINE
 from greenchat.protocol.records import (
     Challenge,
@@ -31,7 +32,6 @@ from greenchat.protocol.records import (
     Wait,
     Want,
     Welcome,
-    encode,
 )
 from greenchat.protocol.text import UNSAFE, safe_block, safe_line
 from greenchat.protocol.wire import (

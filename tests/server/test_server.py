@@ -15,8 +15,9 @@ from server.pairs import children, ended, hear, runs
 from greenchat import ChatServer
 from greenchat.errors import Code, ListenError
 from greenchat.net import raise_descriptor_limit
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import DRAIN_SECONDS
-from greenchat.protocol.records import Dial, Error, Fail, Get, Go, Have, Relay, Sorry, Take, Want, Welcome, encode
+from greenchat.protocol.records import Dial, Error, Fail, Get, Go, Have, Relay, Sorry, Take, Want, Welcome
 from greenchat.server import admission, outbox, session
 from greenchat.server import server as server_module
 from greenchat.server.registry import Registry

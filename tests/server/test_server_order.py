@@ -18,8 +18,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
 
 from greenchat import ChatServer
 from greenchat.errors import Code
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import MIN_HIGH_WATERMARK
-from greenchat.protocol.records import Error, Welcome, encode
+from greenchat.protocol.records import Error, Welcome
 
 Line = tuple[str, int]
 """Who said it, and which of its lines it is."""

@@ -12,6 +12,7 @@ from gevent import socket
 
 from greenchat import ChatServer
 from greenchat.errors import Code, TransferError, sentence
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import MAX_LINE, MAX_PIECE, RECEIVE_SIZE, RECEIVE_SIZE_OF_RECORDS
 from greenchat.protocol.records import (
     Dial,
@@ -32,7 +33,6 @@ from greenchat.protocol.records import (
     Wait,
     Want,
     Welcome,
-    encode,
 )
 from greenchat.protocol.wire import Event, ServerWire
 from greenchat.server import relay, session, tickets

@@ -10,7 +10,8 @@ from credentials import encrypted, new_certificate
 
 from greenchat import ChatServer
 from greenchat.errors import Code
-from greenchat.protocol.records import Challenge, Error, Get, Hello, Proof, Refused, Welcome, encode
+from greenchat.protocol.codec import encode
+from greenchat.protocol.records import Challenge, Error, Get, Hello, Proof, Refused, Welcome
 from greenchat.security.keys import Identity
 from greenchat.security.proof import prove, text_of
 from greenchat.security.tls import fingerprint

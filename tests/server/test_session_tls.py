@@ -13,8 +13,9 @@ from gevent import socket
 
 from greenchat import ChatServer
 from greenchat.errors import Code, ProtocolError
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import MAX_LINE
-from greenchat.protocol.records import Error, Refused, Relay, Sorry, Welcome, encode
+from greenchat.protocol.records import Error, Refused, Relay, Sorry, Welcome
 from greenchat.security.tls import HANDSHAKE, Tls, client_context
 from greenchat.server import session
 from greenchat.server.certificate import Certificate

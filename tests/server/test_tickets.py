@@ -11,8 +11,9 @@ from conftest import Wire, tcp_pair, until
 from gevent import socket
 
 from greenchat.errors import Code, TransferError, sentence
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import MAX_ALGORITHM_NAME, MAX_ALGORITHMS
-from greenchat.protocol.records import Dial, Fail, Get, Go, Have, Record, Refuse, Take, Want, encode
+from greenchat.protocol.records import Dial, Fail, Get, Go, Have, Record, Refuse, Take, Want
 from greenchat.server import relay, tickets
 from greenchat.server.directory import Directory
 from greenchat.server.relay import RelayRoom

@@ -15,8 +15,9 @@ from gevent import socket
 from gevent.threadpool import ThreadPool
 
 from greenchat.errors import Code, GreenchatError
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import BLOCK, CHUNK
-from greenchat.protocol.records import File, Pull, Record, encode
+from greenchat.protocol.records import File, Pull, Record
 from greenchat.transfer.channel import Channel
 from greenchat.transfer.digest import Digest
 from greenchat.transfer.moving import Moving

@@ -15,8 +15,9 @@ from transfer.ends import A_FILE, LARGE, PULL, SECONDS, Download, Ends, Hook, Ma
 from transfer.files import Fails
 
 from greenchat.errors import Code, GreenchatError, ProtocolError, TransferError
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import MAX_LINE, MAX_NUMBER, SLOWEST_DISK
-from greenchat.protocol.records import Done, File, Go, Got, Have, Pull, Record, Sorry, Wait, encode
+from greenchat.protocol.records import Done, File, Go, Got, Have, Pull, Record, Sorry, Wait
 from greenchat.transfer import channel as channel_module
 from greenchat.transfer.channel import Channel
 from greenchat.transfer.partial import Partial

@@ -13,8 +13,9 @@ from transfer.ends import A_FILE, LARGE, SECONDS, Download, Ends, Make, Serve, b
 from transfer.files import Fails, names, only_content, partial_in, refusing, sha256
 
 from greenchat.errors import Code, GreenchatError
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import CHUNK
-from greenchat.protocol.records import Done, File, Got, Pull, encode
+from greenchat.protocol.records import Done, File, Got, Pull
 from greenchat.transfer import channel as channel_module
 from greenchat.transfer.channel import Channel
 from greenchat.transfer.digest import Digest

@@ -45,8 +45,9 @@ from transfer.files import (
 )
 
 from greenchat.errors import Code, ProtocolError
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import BLOCK, CHUNK, DIGESTED_AHEAD, MAX_LINE, MAX_NUMBER
-from greenchat.protocol.records import Done, File, Go, Got, Have, Pull, Record, encode
+from greenchat.protocol.records import Done, File, Go, Got, Have, Pull, Record
 from greenchat.transfer import channel as channel_module
 from greenchat.transfer import pump as pump_module
 from greenchat.transfer.digest import ALGORITHMS, Digest

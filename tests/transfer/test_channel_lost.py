@@ -31,8 +31,9 @@ from transfer.ends import (
 from transfer.files import Fails, contents, fill, interrupt, only_content, partial_in, refusing, sha256
 
 from greenchat.errors import Code, GreenchatError
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import CHUNK
-from greenchat.protocol.records import Done, File, Pull, encode
+from greenchat.protocol.records import Done, File, Pull
 from greenchat.transfer import channel as channel_module
 from greenchat.transfer.digest import Digest
 from greenchat.transfer.partial import Partial

@@ -42,8 +42,9 @@ from transfer.files import (
 )
 
 from greenchat.errors import Code, GreenchatError, ProtocolError
+from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import MAX_NUMBER, WAIT_SECONDS
-from greenchat.protocol.records import Done, File, Got, Pull, Wait, encode
+from greenchat.protocol.records import Done, File, Got, Pull, Wait
 from greenchat.transfer import channel as channel_module
 from greenchat.transfer.digest import ALGORITHMS, Digest
 

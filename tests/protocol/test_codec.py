@@ -8,24 +8,9 @@ from hypothesis import strategies as st
 
 from greenchat.errors import Code, ProtocolError
 from greenchat.protocol import records
+from greenchat.protocol.codec import SOH, decode, encode
 from greenchat.protocol.limits import MAX_ALGORITHM_NAME, MAX_ALGORITHMS, MAX_LINE, MAX_NUMBER
-from greenchat.protocol.records import (
-    SOH,
-    Addresses,
-    Algorithms,
-    File,
-    Get,
-    Go,
-    Got,
-    Have,
-    Hello,
-    Pull,
-    Record,
-    Take,
-    Wait,
-    decode,
-    encode,
-)
+from greenchat.protocol.records import Addresses, Algorithms, File, Get, Go, Got, Have, Hello, Pull, Record, Take, Wait
 
 EXPORTED = [getattr(records, name) for name in records.__all__]
 KINDS: list[type[Record]] = [
