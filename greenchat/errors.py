@@ -40,10 +40,12 @@ class Code(StrEnum):
     NAME_TAKEN = "name-taken"
     NAME_OWNED = "name-owned"
     TOO_MANY_NAMES = "too-many-names"
+    TOO_MANY_ROOMS = "too-many-rooms"
     TAKEN_OVER = "taken-over"
     MEMBERS_ONLY = "members-only"
     BAD_INVITE = "bad-invite"
     BANNED = "banned"
+    UNKNOWN_USER = "unknown-user"
     BAD_PROOF = "bad-proof"
     TOO_MANY_FAILURES = "too-many-failures"
     BAD_VERSION = "bad-version"
@@ -95,10 +97,12 @@ _SENTENCES = {
     Code.NAME_TAKEN: "that name is in use: choose another",
     Code.NAME_OWNED: "that name is somebody else's, or looks like it: choose another",
     Code.TOO_MANY_NAMES: "no more names can be owned: use one that is yours already",
+    Code.TOO_MANY_ROOMS: "there are too many rooms: use one that is there already",
     Code.TAKEN_OVER: "you are here from elsewhere now",
     Code.MEMBERS_ONLY: "only members are let in: ask for an invitation",
     Code.BAD_INVITE: "the invitation was used already, has expired, or never was: ask for another",
     Code.BANNED: "you are not let in here",
+    Code.UNKNOWN_USER: "nobody of that name is here who can be told alone",
     Code.BAD_PROOF: "the key does not prove who you are",
     Code.TOO_MANY_FAILURES: "too many attempts have failed: try again later",
     Code.BAD_VERSION: "the two sides speak different versions of the protocol: update the older one",

@@ -159,8 +159,8 @@ class Program:
 class Server(Program):
     """A running server; ``port`` is where."""
 
-    def __init__(self, *arguments: str) -> None:
-        super().__init__(TOP / "ChatServer.py", "0", *arguments, stdin=subprocess.DEVNULL)
+    def __init__(self, *arguments: str, port: int = 0) -> None:
+        super().__init__(TOP / "ChatServer.py", str(port), *arguments, stdin=subprocess.DEVNULL)
         self.err.wait_for(", port ")
         self.err.wait_for("\n")
         self.port = int(self.err.lines[0].rpartition(" ")[2])

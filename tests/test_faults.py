@@ -266,7 +266,9 @@ def test_row_29_member_whose_machine_is_gone_is_found(
         network("ip", "link", "set", "lo", "down")
         begun = time.monotonic()
         if waiting:
-            server._room.post(next(iter(server._sessions)), waiting)
+            member = next(iter(server._sessions))._member
+            assert member
+            server._rooms.find("").post(member, waiting)
         with gevent.Timeout(30):
             until(lambda: not server._sessions)
         assert time.monotonic() - begun > 1

@@ -240,11 +240,67 @@ def _wait_for_bytes(home: Path) -> None:
         gevent.sleep(0.001)
 
 
-def test_when_the_server_is_killed_the_clients_end(running: Server, client1: Client) -> None:
+@pytest.fixture
+def faithful(running: Server, stack: ExitStack, tmp_path: Path) -> Client:
+    """Who ends with its server."""
+    client = stack.enter_context(Client(running.port, tmp_path / "bob", "--name", "bob", "--no-reconnect"))
+    client.wait_for_menu()
+    return client
+
+
+def test_when_the_server_is_killed_clients_end_that_are_not_to_reconnect(running: Server, faithful: Client) -> None:
     running.signal(signal.SIGKILL)
+    assert faithful.status() == 1
+    assert faithful.err.lines == ["the server is gone: the connection was lost"]
+    assert faithful.out.lines == MENU
+
+
+def test_when_the_server_is_back_so_are_the_clients_with_what_was_typed(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path
+) -> None:
+    bob = stack.enter_context(Client(running.port, tmp_path / "bob", "--name", "bob"))
+    bob.wait_for_menu()
+    running.signal(signal.SIGKILL)
+    for client in (client1, bob):
+        client.err.wait_for("the server is gone: the connection was lost; coming back to it, and what you send waits\n")
+    bob.type("m", "are you there?", "m", "hello?")
+    bob.wait_for_menu()
+    stack.enter_context(Server(port=running.port))
+    anew = "the server is there again, but has begun anew: what was sent meanwhile may be lost\n"
+    client1.err.wait_for(anew)
+    bob.err.wait_for(anew)
+    client1.out.wait_for("bob: are you there?\nbob: hello?\n")
+    client1.type("m", "yes")
+    bob.out.wait_for("client1: yes\n")
+    bob.type("x")
+    assert bob.status() == 0
+
+
+def test_what_never_reached_the_server_is_told_on_leaving(running: Server, client1: Client) -> None:
+    running.signal(signal.SIGKILL)
+    client1.err.wait_for("what you send waits\n")
+    client1.type("m", "anybody?", "x")
     assert client1.status() == 1
-    assert client1.err.lines == ["the server is gone: the connection was lost"]
-    assert client1.out.lines == MENU
+    assert client1.err.lines[1:] == ["messages that did not reach the server: 1"]
+    assert client1.out.lines[-1] == GOODBYE
+
+
+def test_rooms_are_apart_and_history_is_shown_to_who_asks(
+    running: Server, client1: Client, stack: ExitStack, tmp_path: Path
+) -> None:
+    ann = stack.enter_context(Client(running.port, tmp_path / "ann", "--name", "ann", "--room", "tea"))
+    ann.type("m", "one", "m", "two")
+    bob = stack.enter_context(Client(running.port, tmp_path / "bob", "--name", "bob", "--room", "tea"))
+    bob.type("m", "here")
+    ann.out.wait_for("bob: here\n")
+    cat = stack.enter_context(
+        Client(running.port, tmp_path / "cat", "--name", "cat", "--room", "Tea", "--history", "2")
+    )
+    cat.out.wait_for("ann: two\nbob: here\n")
+    assert "one" not in cat.out.text
+    client1.type("m", "in the lobby", "x")
+    assert client1.status() == 0
+    assert "lobby" not in bob.out.text
 
 
 def test_a_client_killed_in_mid_transfer_is_nobody_elses_trouble(
@@ -398,10 +454,10 @@ def _connected(port: int) -> gevent.socket.socket:
         gevent.sleep(0.01)
 
 
-def test_row_33_terminating_the_server_tells_everyone(running: Server, client1: Client) -> None:
+def test_row_33_terminating_the_server_tells_everyone(running: Server, faithful: Client) -> None:
     running.signal(signal.SIGTERM)
-    assert client1.status() == 1
-    assert client1.err.lines == ["the server closed the connection: the server is shutting down"]
+    assert faithful.status() == 1
+    assert faithful.err.lines == ["the server closed the connection: the server is shutting down"]
     assert running.status() == 0
 
 
@@ -651,7 +707,8 @@ def test_the_loss_of_the_server_is_told_though_standard_output_is_stuck(
     running: Server, client1: Client, stack: ExitStack, tmp_path: Path
 ) -> None:
     reading, writing = os.pipe()
-    stuck = stack.enter_context(Client(running.port, tmp_path / "stuck", "--name", "stuck", stdout=writing))
+    arguments = ("--name", "stuck", "--no-reconnect")
+    stuck = stack.enter_context(Client(running.port, tmp_path / "stuck", *arguments, stdout=writing))
     os.close(writing)
     with os.fdopen(reading, "rb"):
         stuck.type("m", "ready")
@@ -753,11 +810,10 @@ def test_row_33_what_a_signal_interrupts_the_next_run_resumes(
 def test_row_33_what_the_loss_of_the_server_interrupts_the_next_run_resumes(
     running: Server, client1: Client, stack: ExitStack, tmp_path: Path
 ) -> None:
-    fetching = Fetching(running, stack, tmp_path)
+    fetching = Fetching(running, stack, tmp_path, "--no-reconnect")
     running.signal(signal.SIGKILL)
     assert fetching.ann.status() == 1
     assert fetching.ann.err.lines == ["the server is gone: the connection was lost"]
-    assert client1.status() == 1
     another = stack.enter_context(Server())
     owner = stack.enter_context(Client(another.port, tmp_path / "client1", "--name", "client1"))
     owner.wait_for_menu()
@@ -782,7 +838,7 @@ def test_row_33_what_the_end_of_the_owner_interrupts_is_resumed_when_asked_for_a
 def test_row_33_a_server_that_is_told_to_end_waits_for_what_it_relays(
     running: Server, client1: Client, stack: ExitStack, tmp_path: Path
 ) -> None:
-    fetching = Fetching(running, stack, tmp_path, "--transfer", "relay")
+    fetching = Fetching(running, stack, tmp_path, "--transfer", "relay", "--no-reconnect")
     running.signal(signal.SIGTERM)
     running.err.wait_for("waiting for 1 relayed file to be done; a second signal ends that\n")
     fetching.ann.err.wait_for("received big.bin from client1 (16,000,000 bytes)\n")
@@ -794,7 +850,7 @@ def test_row_33_a_server_that_is_told_to_end_waits_for_what_it_relays(
 def test_row_33_a_second_signal_ends_what_a_server_relays(
     running: Server, client1: Client, stack: ExitStack, tmp_path: Path
 ) -> None:
-    fetching = Fetching(running, stack, tmp_path, "--transfer", "relay")
+    fetching = Fetching(running, stack, tmp_path, "--transfer", "relay", "--no-reconnect")
     running.signal(signal.SIGTERM)
     running.err.wait_for("a second signal ends that\n")
     running.signal(signal.SIGTERM)

@@ -8,6 +8,7 @@ from greenchat.errors import BadName
 from greenchat.net import is_address, network
 from greenchat.protocol.limits import (
     MAX_DOWNLOADS,
+    MAX_HISTORY,
     MAX_PORT,
     MIN_HIGH_WATERMARK,
     MIN_MEMBER_RATE,
@@ -22,6 +23,7 @@ __all__ = [
     "banned",
     "directory",
     "fingerprint",
+    "history",
     "hours",
     "listen_port",
     "member_rate",
@@ -70,6 +72,13 @@ def hours(text: str) -> int:
     if text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= 8766:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text[:20]!r} is no number of hours from 1 to 8766")
+
+
+def history(text: str) -> int:
+    """A number of messages."""
+    if text.isascii() and text.isdigit() and len(text) <= 6 and int(text) <= MAX_HISTORY:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text[:20]!r} is not from 0 to {MAX_HISTORY}")
 
 
 def port(text: str) -> int:

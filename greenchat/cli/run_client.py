@@ -3,12 +3,12 @@
 import argparse
 import contextlib
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from greenchat.cli.arguments import Parser, directory, fingerprint, listen_port, parallel, port, rate
+from greenchat.cli.arguments import Parser, directory, fingerprint, history, listen_port, parallel, port, rate, user
 from greenchat.cli.process import fill_standard_descriptors, on_signals, on_suspend, tell
-from greenchat.client import Accept, ChatClient, Question, Route, Served
+from greenchat.client import Accept, ChatClient, Route
 from greenchat.client.program import Program
 from greenchat.client.trust import Trust
 from greenchat.errors import SecurityError
@@ -35,13 +35,15 @@ def client(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
         tell(str(error))
         return 1
 
-    def connect(name: str, on_served: Callable[[Served], None], on_asked: Callable[[Question], None]) -> ChatClient:
+    def connect(name: str, program: Program) -> ChatClient:
         return ChatClient(
             name, options.port, host=options.host, listen=options.listen,
             share=options.share, route=Route(options.transfer), parallel=options.parallel,
             limit_rate=options.limit_rate, trust=trust, identity=identity, invite=options.invite,
-            known_peers=known_peers, insecure=options.insecure, accept=options.accept, on_served=on_served,
-            on_asked=on_asked,
+            known_peers=known_peers, insecure=options.insecure, accept=options.accept,
+            room=options.room or "", history=options.history, reconnect=options.reconnect,
+            on_served=program.on_served, on_asked=program.on_asked, on_lost=program.on_lost, on_back=program.on_back,
+            on_private=program.on_private,
         )  # fmt: skip
 
     if options.accept is not Accept.NONE and _is_home(options.share):
@@ -67,6 +69,11 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
         "--insecure", action="store_true", help="encrypt nothing, not even beyond this machine; no files go there then"
     )
     parser.add_argument("--name", help="your name, instead of the first line of input")
+    parser.add_argument("--room", type=user, help="the room to enter (lobby)")
+    parser.add_argument("--history", type=history, default=0, metavar="N",
+                        help="show so many of the messages that were sent before (%(default)s)")  # fmt: skip
+    parser.add_argument("--no-reconnect", dest="reconnect", action="store_false",
+                        help="end when the server is gone, rather than to come back to it")  # fmt: skip
     parser.add_argument("--share", type=directory, default=".", metavar="DIR",
                         help="directory of the files that others may fetch (%(default)s)")  # fmt: skip
     parser.add_argument("--accept", choices=list(Accept), type=Accept, metavar="|".join(Accept),

@@ -8,7 +8,10 @@ from typing import NamedTuple, Self
 
 import gevent
 from gevent.event import AsyncResult
+from gevent.event import Event as Happened
+from gevent.lock import BoundedSemaphore
 
+from greenchat.client.connection import Connection
 from greenchat.client.consent import Accept, Consent, Question
 from greenchat.client.downloads import Downloads, Received
 from greenchat.client.inbox import Inbox
@@ -17,16 +20,16 @@ from greenchat.client.routes import Route, Routes
 from greenchat.client.session import Session, connect
 from greenchat.client.trust import Trust
 from greenchat.client.uploads import Served, Uploads
-from greenchat.errors import Code, ConnectError, GreenchatError, ServerGone, known, sentence
+from greenchat.errors import Code, ConnectError, GreenchatError, ServerGone, TransferError, sentence
 from greenchat.net import LOOPBACK, is_loopback
-from greenchat.protocol.codec import encode
-from greenchat.protocol.limits import DOWNLOADS, GOODBYE_SECONDS, MAX_DOWNLOADS, MIN_RATE
+from greenchat.protocol.limits import ANSWER_SECONDS, DOWNLOADS, GOODBYE_SECONDS, MAX_DOWNLOADS, MAX_ROOMS, MIN_RATE
 from greenchat.protocol.names import user_name
-from greenchat.protocol.records import Dial, Error, Fail, Record, Take, Want
+from greenchat.protocol.records import Dial, Fail, Hello, List, Private, Record, Rooms, Take, Undelivered, Want
 from greenchat.protocol.text import safe_line
-from greenchat.protocol.wire import Event, Failure, Text, message_line
+from greenchat.protocol.wire import VERSION, Event, Text, message_line
 from greenchat.security.keys import Identity
 from greenchat.security.known import Known
+from greenchat.security.proof import text_of
 from greenchat.threads import end
 from greenchat.transfer.destination import Destination
 from greenchat.transfer.moving import Traffic
@@ -62,6 +65,12 @@ class ChatClient:
     name belongs to its key, and an *invite* lets a new one in; other users' keys are remembered in *known_peers*.
     Without trust the server has to be on this machine, unless *insecure* says that anybody on the way may read and
     change what is said; files are not exchanged then.
+    It enters a *room*, the lobby if none is named, and hears the last *history* lines that were said there.
+    If it is to *reconnect*, it comes back to a server that is gone, hears what it missed, and says again what was not
+    acknowledged: *on_lost* is called with the reason, and *on_back* with how many messages were lost for good, or None
+    if the room has begun anew and nobody knows.
+    *on_private* is called with what somebody says to this user alone, *on_undelivered* if what this one said so came to
+    nothing.
     A context manager connects and closes:
 
         with ChatClient("ann", port=6001) as ann:
@@ -91,6 +100,13 @@ class ChatClient:
         accept: Accept | None = None,
         on_served: Callable[[Served], object] = _ignore,
         on_asked: Callable[[Question], object] = _ignore,
+        room: str = "",
+        history: int = 0,
+        reconnect: bool = False,
+        on_lost: Callable[[ServerGone], object] = _ignore,
+        on_back: Callable[[int | None], object] = _ignore,
+        on_private: Callable[[Message], object] = _ignore,
+        on_undelivered: Callable[[GreenchatError], object] = _ignore,
     ) -> None:
         if not 1 <= parallel <= MAX_DOWNLOADS:
             raise ValueError(f"from 1 to {MAX_DOWNLOADS} files can be fetched at once")
@@ -110,11 +126,22 @@ class ChatClient:
         self._accept = accept
         self._on_served = on_served
         self._on_asked = on_asked
+        self._room = room
+        self._history = history
+        self._on_lost = on_lost
+        self._on_back = on_back
+        self._on_private = on_private
+        self._on_undelivered = on_undelivered
         self._peers = Peers(known_peers, self._server)
         self._inbox = Inbox()
         routes = Routes(self._server, Route(route), identity)
         self._downloads = Downloads(self._tell, routes, self._peers, self.moving, slots=parallel)
-        self._session: Session | None = None
+        self._connection = Connection(
+            self._reach, self._handle, returns=reconnect, on_lost=self._lose, on_back=self._come_back
+        )
+        self._listing, self._list_is_whole = BoundedSemaphore(), Happened()
+        self._listed: list[tuple[str, int]] = []
+        self._started = False
         self._receiver: gevent.Greenlet[..., None] | None = None
         self._resources = contextlib.ExitStack()
         self._closing = False
@@ -126,27 +153,31 @@ class ChatClient:
         Raises `BadName`, `ConnectError`, `ListenError`, `ProtocolError`, `Refused`, `SecurityError`, `ServerGone`, or
         `TransferError` if the share cannot be opened; and `RuntimeError` the second time, because a client starts once.
         """
-        if self._session is not None or self._closing:
+        if self._started or self._closing:
             raise RuntimeError("a client starts once: make another")
+        self._started = True
         self.name = user_name(self.name)
         with contextlib.ExitStack() as undo:
             share = Share(self._share_directory)
             undo.callback(share.close)
             self._destination = Destination(self._into)
             undo.callback(self._destination.close)
-            session = self._session = self._connect()
-            undo.callback(session.close)
-            here = session.local_host
+            undo.callback(self._connection.close)
+            here = self._connection.open()
             self._uploads = self._serve(share, here)
             undo.callback(self._uploads.close)
             # Where the server sees us, and nowhere else.
             self.listen = self._uploads.listen(LOOPBACK if is_loopback(here) else (here,), self.listen)
-            self.name = session.hello(self.name, self.listen, self._identity, self._invite)
-            self._receiver = gevent.spawn(self._receive, session)
+            self.name = self._connection.enter(self._hello(), self._identity)
+            self._receiver = gevent.spawn(self._receive)
             undo.callback(self._receiver.kill)
             self._resources = undo.pop_all()
 
-    def _connect(self) -> Session:
+    def _hello(self) -> Hello:
+        certificate = text_of(self._identity.certificate) if self._identity else ""
+        return Hello(VERSION, self.name, self.listen, certificate, self._invite, self._room, self._history)
+
+    def _reach(self) -> Session:
         if self._trust:
             return Session(*self._trust.reach(*self._server))
         sock = connect(*self._server)
@@ -169,9 +200,38 @@ class ChatClient:
             consent=self._consent, server=self._server, identity=self._identity,
         )  # fmt: skip
 
-    def send(self, text: str) -> None:
-        """Say *text*, one line, to everyone else. Raises `ProtocolError` if it is too long, or `ServerGone`."""
-        self._send(message_line(text))
+    def send(self, text: str, *, wait: bool = True) -> None:
+        """Say *text*, one line, to everyone else, now or when there is a connection again.
+
+        When `limits.MAX_UNPLACED` messages wait for that, this waits, too, or else raises `ProtocolError`, as for what
+        is too long. Raises `ServerGone`.
+        """
+        self._connection.say(message_line(text), wait=wait)
+
+    def send_private(self, who: str, text: str) -> None:
+        """Say *text* to the user *who* alone, in whatever room; if that can't be, *on_undelivered* is called.
+
+        Raises `ProtocolError` if it is too long, `ServerGone`, or `TransferError` if there is no connection for long.
+        """
+        self._connection.tell(Private(who, text))
+
+    def rooms(self) -> list[tuple[str, int]]:
+        """The server's rooms that somebody is in, by name, and how many are.
+
+        Raises `ServerGone`, or `TransferError` if there is no answer.
+        """
+        with self._listing:
+            self._listed = []
+            self._list_is_whole.clear()
+            self._connection.tell(List())
+            with gevent.Timeout(ANSWER_SECONDS, TransferError(Code.INTERRUPTED)):
+                self._list_is_whole.wait()
+            return self._listed
+
+    @property
+    def unplaced(self) -> int:
+        """Messages that were sent and not acknowledged yet."""
+        return self._connection.unplaced
 
     def messages(self) -> Iterator[Message]:
         """What the others say, as it comes, until `close`. Raises `ServerGone` when the connection is lost.
@@ -198,7 +258,7 @@ class ChatClient:
         Any number of greenlets may do so at once. Raises `BadName`, `ConnectError`, `ProtocolError`, `SecurityError`,
         `ServerGone` or `TransferError`.
         """
-        if self._session is None:
+        if not self._receiver:
             raise _not_connected()
         if into is None:
             return self._downloads.fetch(owner, file, self._destination)
@@ -210,7 +270,7 @@ class ChatClient:
 
         Raises `ServerGone` before `start`.
         """
-        if self._session is None:
+        if not self._receiver:
             raise _not_connected()
         return self._consent.answer(yes=yes)
 
@@ -224,8 +284,8 @@ class ChatClient:
         self.moving.close()
         self._downloads.close(keep=keep)
         with self._resources:  # they end also if this greenlet is killed while it waits
-            if self._session is not None and self._receiver is not None:
-                self._session.finish()
+            if self._receiver is not None:
+                self._connection.finish()
                 self._ended.wait(GOODBYE_SECONDS)
         end(self._downloads.pool)
 
@@ -239,23 +299,17 @@ class ChatClient:
         self.close()
 
     def _tell(self, record: Record) -> None:
-        self._send(encode(record))
+        self._connection.tell(record)
 
-    def _send(self, line: bytes) -> None:
-        if self._session is None:
-            raise _not_connected()
-        self._session.send(line)
+    def _lose(self, gone: ServerGone) -> None:
+        self._downloads.interrupt()
+        self._on_lost(gone)
 
-    def _receive(self, session: Session) -> None:
-        gone = ServerGone(Code.SERVER_GONE, "the server is gone: the connection was lost")
-        try:
-            for event in session.events():
-                if not self._closing:
-                    self._handle(event)
-        except ServerGone as error:
-            gone = error
-        except GreenchatError as error:
-            gone = ServerGone(error.code, f"the server broke the protocol: {error}")
+    def _come_back(self, lost: int | None) -> None:
+        self._on_back(lost)
+
+    def _receive(self) -> None:
+        gone = self._connection.run()
         self._inbox.close(gone)
         self._downloads.close(keep=True)
         if self._closing:
@@ -265,6 +319,8 @@ class ChatClient:
 
     def _handle(self, event: Event) -> None:
         match event:
+            case _ if self._closing:
+                pass
             case Text(block):
                 self._inbox.put(block)
             case Take() | Fail():
@@ -273,16 +329,15 @@ class ChatClient:
                 self._uploads.offer(event)
             case Dial():
                 self._uploads.dial(event)
-            case Error(code, text):
-                raise ServerGone(code, f"the server closed the connection: {_reason(code, text)}")
-            case Failure(code, text):
-                raise ServerGone(code, f"the server broke the protocol: {text}")
+            case Rooms(rooms, more):
+                self._listed += rooms[: max(0, MAX_ROOMS - len(self._listed))]
+                if not more:
+                    self._list_is_whole.set()
+            case Private(who, text):
+                self._on_private(Message(safe_line(who), safe_line(text)))
+            case Undelivered(who, code, _):
+                self._on_undelivered(TransferError(code, f"{safe_line(who)} was not told: {sentence(code)}"))
 
 
 def _not_connected() -> ServerGone:
     return ServerGone(Code.SERVER_GONE, "not connected: start the client first")
-
-
-def _reason(code: str, text: str) -> str:
-    """Our own words for a code that we know, the server's for another."""
-    return safe_line(text) if known(code) is Code.FAILED else sentence(code)

@@ -124,6 +124,11 @@ class Downloads:
         if asked := self._asked.get(answer.id):
             asked.set(answer)
 
+    def interrupt(self) -> None:
+        """The server is gone for now: what it was asked has to be asked again."""
+        for asked in self._asked.values():
+            asked.set_exception(TransferError(Code.INTERRUPTED))
+
     def close(self, *, keep: bool) -> None:
         """End every request and every transfer; their greenlets are told, and so is whoever asks later.
 

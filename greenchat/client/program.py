@@ -13,7 +13,7 @@ import gevent
 from gevent.event import AsyncResult
 from gevent.pool import Group
 
-from greenchat.client.client import ChatClient
+from greenchat.client.client import ChatClient, Message
 from greenchat.client.consent import Question
 from greenchat.client.console import Output, is_terminal, read_lines
 from greenchat.client.display import Display
@@ -38,13 +38,13 @@ _MOMENT: Final = 0.1
 class Program:
     """One run of the client under *name*, or under the first line of input; *connect* makes the client for a name.
 
-    It is also given whom to tell of what was served, and whom to ask.
+    It is also given this, to be told of what happens.
     """
 
     def __init__(
         self,
         name: str | None,
-        connect: Callable[[str, Callable[[Served], None], Callable[[Question], None]], ChatClient],
+        connect: Callable[[str, "Program"], ChatClient],
     ) -> None:
         self._name = name
         self._connect = connect
@@ -73,6 +73,9 @@ class Program:
         if status == 0:
             self._out.write(STDOUT, GOODBYE, math.inf)  # a stuck output must not hold up the end
         self._out.flush(GOODBYE_SECONDS)
+        if self._client is not None and self._client.unplaced:
+            status = status or 1
+            self.hint(f"messages that did not reach the server: {self._client.unplaced}")
         if self._broken:
             status = 1
             self.hint("standard output cannot be written to")
@@ -105,7 +108,7 @@ class Program:
     def send(self, text: str) -> None:
         """Say *text*; if it cannot be said as it is, only the user is told."""
         try:
-            self._here.send(text)
+            self._here.send(text, wait=not is_terminal(STDIN))
         except ProtocolError as error:
             self.hint(str(error))
 
@@ -157,7 +160,7 @@ class Program:
             if name is None:
                 return False
             try:
-                client = self._connect(name, self._on_served, self._on_asked)
+                client = self._connect(name, self)
                 client.start()
             except (BadName, Refused) as error:
                 if not is_terminal(STDIN) or error.code not in (Code.BAD_NAME, Code.NAME_TAKEN, Code.NAME_OWNED):
@@ -206,18 +209,35 @@ class Program:
     def _could_not_get(self, owner: str, file: str, error: GreenchatError) -> None:
         self.hint(f"could not get {file} from {owner}: {error}")
 
-    def _on_served(self, served: Served) -> None:
+    def on_served(self, served: Served) -> None:
+        """Say what somebody fetched from here."""
         if served.error is None:
             self.hint(f"sent {served.file} to {served.requester} ({served.size:,} bytes)")
         else:
             self.hint(f"could not send {served.file} to {served.requester}: {served.error}")
 
-    def _on_asked(self, question: Question) -> None:
+    def on_asked(self, question: Question) -> None:
+        """Ask whether somebody may fetch."""
         # The key first: a name, or that of a file, can read like one.
         key = f"key {short(question.mark)}" if question.mark else "no key"
         self.hint(
             f"{key}: {question.requester} asks for {question.file}; y lets {question.requester} fetch, n does not"
         )
+
+    def on_lost(self, gone: ServerGone) -> None:
+        """Say that the server is gone for now."""
+        self.hint(f"{gone}; coming back to it, and what you send waits")
+
+    def on_back(self, lost: int | None) -> None:
+        """Say that the server is there again, and what is lost."""
+        if lost is None:
+            self.hint("the server is there again, but has begun anew: what was sent meanwhile may be lost")
+        else:
+            self.hint(f"the server is there again{f'; messages lost meanwhile: {lost:,}' if lost else ''}")
+
+    def on_private(self, message: Message) -> None:
+        """Show what somebody says to this user alone; not among the messages, where a name could read like it."""
+        self.hint(f"{message.sender} says to you alone: {message.text}")
 
     def _on_broken(self, fd: int) -> None:
         if fd == STDOUT:

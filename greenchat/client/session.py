@@ -14,9 +14,9 @@ from greenchat.protocol import records
 from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import CONNECT_SECONDS, MAX_PORT, RECEIVE_SIZE, SEND_SECONDS
 from greenchat.protocol.text import safe_line
-from greenchat.protocol.wire import VERSION, ClientWire, Event, Failure
+from greenchat.protocol.wire import ClientWire, Event, Failure
 from greenchat.security.keys import Identity
-from greenchat.security.proof import prove, text_of
+from greenchat.security.proof import prove
 from greenchat.security.tls import Tls
 
 __all__ = ["Session", "connect"]
@@ -54,20 +54,19 @@ class Session:
         """This machine's address as the connection has it, and so as the server can reach it."""
         return str(self._sock.getsockname()[0])
 
-    def hello(self, name: str, listen: int, identity: Identity | None = None, invite: str = "") -> str:
-        """Ask to be let in, and prove to be who has this *identity*; the name as the server has it.
+    def hello(self, hello: records.Hello, identity: Identity | None = None) -> records.Welcome:
+        """Ask to be let in, and prove to be who has this *identity*; the server's welcome.
 
         Raises `Refused`, `ConnectError` or `SecurityError`.
         """
-        certificate = text_of(identity.certificate) if identity else ""
-        self.send(encode(records.Hello(VERSION, name, listen, certificate, invite)))
+        self.send(encode(hello))
         answer = self._answer()
         if isinstance(answer, records.Challenge) and identity and self._tls:
-            self.send(encode(records.Proof(prove(identity, answer.nonce, self._tls.peer(), name))))
+            self.send(encode(records.Proof(prove(identity, answer.nonce, self._tls.peer(), hello.name))))
             answer = self._answer()
         match answer:
-            case records.Welcome(name=granted):
-                return granted
+            case records.Welcome():
+                return answer
             case records.Refused(code=code, text=text):
                 raise Refused(code, safe_line(text))
             case Failure(code, text):

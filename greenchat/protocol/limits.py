@@ -91,6 +91,30 @@ CATCH_UP_SECONDS: Final = 0.1
 """Granted to those who are behind before each such piece. Who reads 1.3 MB/s loses nothing to any flood; who does not
 read at all holds up floods by this much a piece, and nothing else, until its own bound is reached."""
 
+TAIL_LINES: Final = 2048
+"""Of each room, kept in memory for those who come back."""
+
+MAX_TAIL: Final = 4 * 1024 * 1024
+"""The bytes of these, if they are long."""
+
+MAX_TAILS: Final = 64 * 1024 * 1024
+"""The same for all rooms together: each has as much as any other."""
+
+CATCH_UP_SIZE: Final = 256 * 1024
+"""Of what somebody missed, sent before looking whether it is read: as much as makes nobody a slow consumer."""
+
+MAX_SPEAKERS: Final = 65_536
+"""Of all rooms, those of whom it is known how much they have said; past that who was silent longest is forgotten."""
+
+MAX_ROOMS: Final = 1024
+"""Rooms of a server; past that the one that was left longest ago is forgotten."""
+
+ROOMS_LISTED: Final = 16
+"""Of these, told in one record: their names, spelled in any script, fit into a line."""
+
+MAX_HISTORY: Final = 10_000
+"""Lines that a client can ask for of what was said before it came."""
+
 MAX_CERTIFICATE: Final = 2048
 """A client's own, in DER; those that are made here have 217 bytes."""
 
@@ -298,6 +322,24 @@ MAX_BACKUPS: Final = 999
 
 CONNECT_SECONDS: Final = 10.0
 """For the server to accept and welcome."""
+
+RECONNECT_DELAYS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Before each try to come back to a server that is gone; the last again and again. IRC clients wait as long."""
+
+RECONNECT_JITTER: Final = 0.25
+"""Of each, more or less, so that not all come back at once."""
+
+AWAY_SECONDS: Final = 60.0
+"""That what needs a connection waits for there to be one again."""
+
+SAID_AT_ONCE: Final = 64
+"""Messages in one write, when many wait; each has at most `MAX_LINE` bytes."""
+
+MAX_UNPLACED: Final = 1000
+"""Messages that were said and not acknowledged, before more have to wait."""
+
+MAX_UNPLACED_SIZE: Final = 1024 * 1024
+"""The bytes of these."""
 
 SEND_SECONDS: Final = 30.0
 """Without the server taking one byte, after which it counts as gone."""

@@ -4,9 +4,11 @@ import dataclasses
 from typing import TypeAlias
 
 __all__ = [
+    "Ack",
     "Addresses",
     "Algorithms",
     "Challenge",
+    "Counts",
     "Dial",
     "Done",
     "Error",
@@ -17,15 +19,19 @@ __all__ = [
     "Got",
     "Have",
     "Hello",
+    "List",
+    "Private",
     "Proof",
     "Pull",
     "Record",
     "Refuse",
     "Refused",
     "Relay",
+    "Rooms",
     "Secure",
     "Sorry",
     "Take",
+    "Undelivered",
     "Wait",
     "Want",
     "Welcome",
@@ -33,6 +39,9 @@ __all__ = [
 
 Addresses: TypeAlias = tuple[tuple[str, int], ...]
 """Hosts, as numeric addresses, with their ports."""
+
+Counts: TypeAlias = tuple[tuple[str, int], ...]
+"""Names, each with a number."""
 
 Algorithms: TypeAlias = tuple[str, ...]
 """Names of digest algorithms, the one that is liked best first."""
@@ -51,6 +60,9 @@ class Hello(Record):
     """The first line of a client: its protocol version, its user's name, its port for file requests (0: none).
 
     Where all is encrypted, also the user's *certificate*, in DER and base64, and an *invite* that the user was given.
+    It enters a *room*, and hears the last *history* lines of it. With a *session*, a secret of its own, it is told
+    where what it says has its place; with the same one it comes back, after *position* in this *epoch* of the room's
+    log, and with so many of its lines *said* as far as it knows.
     """
 
     v: int
@@ -58,6 +70,12 @@ class Hello(Record):
     listen: int
     certificate: str = ""
     invite: str = ""
+    room: str = ""
+    history: int = 0
+    session: str = ""
+    epoch: str = ""
+    position: int = 0
+    said: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +92,19 @@ class Get(Record):
     id: int
     owner: str
     file: str
+
+
+@dataclasses.dataclass(frozen=True)
+class List(Record):
+    """Asks for the rooms that there are."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Private(Record):
+    """A message for one user alone: *who* it is to, when it is sent, and who it is from, when it is received."""
+
+    who: str
+    text: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,10 +137,33 @@ class Relay(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Welcome(Record):
-    """The client is in the room, under *name*, and the two speak version *v*."""
+    """The client is in the room, under *name*, and the two speak version *v*.
+
+    To one with a session: the next line that it hears comes after *position* in this *epoch* of the room's log, which
+    has so many of its own lines, whatever connection they came through: those are *said*.
+    """
 
     v: int
     name: str
+    epoch: str = ""
+    position: int = 0
+    said: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Ack(Record):
+    """Here is the place of the client's next *lines*, with which it has *said* so many; to one with a session."""
+
+    lines: int
+    said: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Rooms(Record):
+    """Some of the *rooms* with somebody in them, by name, and how many there are; then come *more*, or none."""
+
+    rooms: Counts
+    more: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +220,15 @@ class Fail(Record):
     """The request *id* came to nothing."""
 
     id: int
+    code: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Undelivered(Record):
+    """The last private message to *who* came to nothing."""
+
+    who: str
     code: str
     text: str
 

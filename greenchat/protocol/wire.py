@@ -24,6 +24,7 @@ from greenchat.protocol.codec import SOH, decode, encode
 from greenchat.protocol.limits import MAX_DELIVERY, MAX_LINE, MAX_PORT, MIN_PORT
 from greenchat.protocol.names import user_name
 from greenchat.protocol.records import (
+    Ack,
     Challenge,
     Dial,
     Error,
@@ -31,13 +32,17 @@ from greenchat.protocol.records import (
     Get,
     Have,
     Hello,
+    List,
+    Private,
     Proof,
     Record,
     Refuse,
     Refused,
     Relay,
+    Rooms,
     Sorry,
     Take,
+    Undelivered,
     Want,
     Welcome,
 )
@@ -216,7 +221,7 @@ class ServerWire(_Wire):
 
     __slots__ = ("_last_word",)
 
-    _ALLOWED = (Get, Have, Refuse)
+    _ALLOWED = (Get, Have, Refuse, List, Private)
 
     def __init__(self) -> None:
         super().__init__(MAX_LINE)
@@ -246,12 +251,16 @@ class ServerWire(_Wire):
         if hello.listen and not MIN_PORT <= hello.listen <= MAX_PORT:
             raise ProtocolError(Code.BAD_PORT)
         self.state = State.PROVING if hello.certificate else State.CLIENT
-        return dataclasses.replace(hello, v=min(hello.v, VERSION), name=user_name(hello.name))
+        room = user_name(hello.room) if hello.room else ""
+        return dataclasses.replace(hello, v=min(hello.v, VERSION), name=user_name(hello.name), room=room)
 
-    def welcome(self, hello: Hello) -> bytes:
-        """Lets the client of *hello* in: from now on its errors are `Error`, no longer `Refused`."""
+    def welcome(self, hello: Hello, epoch: str = "", position: int = 0, said: int = 0) -> bytes:
+        """Lets the client of *hello* in: from now on its errors are `Error`, no longer `Refused`.
+
+        One with a session is told where in its room's log it is, and how much it has *said*.
+        """
         self._last_word = Error
-        return encode(Welcome(hello.v, hello.name))
+        return encode(Welcome(hello.v, hello.name, epoch, position, said))
 
     def _go_on(self, block: bytes, events: list[Event]) -> None:
         if self.state is State.GUEST:  # a guest has no records: SOH is one more control in its text
@@ -279,7 +288,7 @@ class ClientWire(_Wire):
 
     __slots__ = ()
 
-    _ALLOWED = (Want, Take, Fail, Dial, Error)
+    _ALLOWED = (Want, Take, Fail, Dial, Error, Ack, Rooms, Private, Undelivered)
 
     def __init__(self) -> None:
         super().__init__(MAX_DELIVERY)

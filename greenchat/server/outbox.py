@@ -10,10 +10,14 @@ from typing import Final
 import gevent
 from gevent import get_hub, socket
 
+from greenchat.errors import Code, Refused
 from greenchat.net import RESET, WRITE
 from greenchat.protocol.limits import FLUSH_SECONDS, LOW_WATERMARK
 
 __all__ = ["Outbox"]
+
+_LOOK_AGAIN: Final = 0.002
+"""Seconds between two looks whether a peer is still behind."""
 
 _AT_ONCE: Final = 64
 """Blocks in one write; the system takes 1,024 (IOV_MAX)."""
@@ -61,6 +65,12 @@ class Outbox:
             return  # the peer is gone, and the one who reads from it will find out
         if sent < len(data):
             self._fall_behind(memoryview(data)[sent:])
+
+    def wait(self, seconds: float) -> None:
+        """Until the peer is not behind any more, or gone. Raises `Refused` if that takes longer."""
+        with gevent.Timeout(seconds, Refused(Code.SLOW_CONSUMER)):
+            while self.behind and not self.finished:
+                gevent.sleep(_LOOK_AGAIN)
 
     def finish(self, last_words: bytes) -> None:
         """Send *last_words*, and then end the connection: in peace if the peer reads, at a deadline if not."""

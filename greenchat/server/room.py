@@ -1,11 +1,13 @@
-"""The room: the order of messages, and their fan-out to everyone but the one who wrote them.
+"""A room: the order of messages, and their fan-out to everyone but the one who wrote them.
 
 Work is per block and per pass, not per message and member. A block of lines gets its sender's name once for
-everybody; one pass per turn of the loop joins what has come since the last and hands each member the bytes.
+everybody, and its place in the room's log; one pass per turn of the loop joins what was placed since the last and
+hands each member the bytes. Where its own lines have their place, a member may get an acknowledgement.
 """
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import gevent
@@ -13,9 +15,16 @@ from gevent import get_hub
 from gevent.lock import BoundedSemaphore
 
 from greenchat.net import next_turn
-from greenchat.protocol.limits import CATCH_UP_SECONDS, MAX_PASS, MAX_PIECE, MIN_PIECE, STEADY_RATE
+from greenchat.protocol.limits import (
+    CATCH_UP_SECONDS,
+    MAX_PASS,
+    MAX_PIECE,
+    MIN_PIECE,
+    STEADY_RATE,
+)
+from greenchat.server.log import Entry, Log, Memory, MemoryLog
 
-__all__ = ["Member", "Room"]
+__all__ = ["Budget", "Member", "Room"]
 
 _LOOK_AGAIN: Final = 0.002
 """Seconds between two looks at who is behind."""
@@ -25,6 +34,18 @@ class Member(Protocol):
     """Somebody in a room."""
 
     name: str
+    origin: str
+    """Who it is, through whatever connection it comes."""
+
+    def count(self, lines: int) -> int:
+        """It says so many more; how many it has said then, or 0 if nobody will ever ask."""
+
+    def acknowledge(self, entry: Entry) -> bytes:
+        """What it is told of where its own lines have their place, which may be nothing."""
+
+    @property
+    def silenced(self) -> bool:
+        """Whether nothing more that it said is to be heard."""
 
     @property
     def behind(self) -> bool:
@@ -35,32 +56,49 @@ class Member(Protocol):
         """Sends bytes without ever waiting and without raising."""
 
 
-class Room:
-    """Everyone who hears what one of them says."""
+@dataclass(slots=True)
+class Budget:
+    """What one turn of the loop may take, in all rooms together."""
 
-    def __init__(self) -> None:
+    handed_out: int = 0
+    """Bytes, to all members together, that are of no flood."""
+    flooding: BoundedSemaphore = field(default_factory=BoundedSemaphore)
+    """For one flood at a time."""
+
+
+class Room:
+    """Everyone who hears what one of them says; it shares *memory* and *budget* with others."""
+
+    def __init__(self, name: str = "", memory: Memory | None = None, budget: Budget | None = None) -> None:
+        self.name = name
+        self.log: Log = MemoryLog(memory or Memory(), self._place)
+        self._budget = budget or Budget()
         self._members: dict[Member, float] = {}
         """In the order of joining, each with when what it has said would be said at `limits.STEADY_RATE`."""
+        self._by_origin: dict[str, Member] = {}
         self._fresh: list[bytes] = []
         self._fresh_size = 0
-        self._not_for: dict[Member, list[tuple[int, int]]] = {}
-        """Which parts of what is fresh a member does not hear: its own, and what came before it joined."""
-        self._handed_out = 0
-        """Bytes in this turn, to all members together, that are of no flood."""
+        self._instead: dict[Member, list[tuple[int, int, bytes]]] = {}
+        """What a member hears instead of a part of what is fresh: of its own, and of what came before it joined."""
         self._turn_ends = False
         """Whether it has been seen to that what is fresh is handed out at the end of this turn."""
-        self._flooding = BoundedSemaphore()
+
+    def __len__(self) -> int:
+        return len(self._members)
 
     def join(self, member: Member) -> None:
-        """From now on *member* hears the others; what was said before is not for it."""
+        """From now on *member* hears the others; what was placed before is not for it."""
         self._members[member] = 0.0
+        self._by_origin[member.origin] = member
         if self._fresh:
-            self._not_for[member] = [(0, self._fresh_size)]
+            self._instead[member] = [(0, self._fresh_size, b"")]
 
     def leave(self, member: Member) -> None:
         """*member* hears nothing more; what it said last still reaches the others."""
         self._members.pop(member, None)
-        self._not_for.pop(member, None)
+        self._instead.pop(member, None)
+        if self._by_origin.get(member.origin) is member:
+            del self._by_origin[member.origin]
 
     def post(self, sender: Member, block: bytes) -> None:
         """Give *block*, whole lines that are safe to show, its place in the order.
@@ -71,14 +109,17 @@ class Room:
         """
         prefix = f"{sender.name}: ".encode()
         size = len(block) + block.count(b"\n") * len(prefix)
-        if self._is_steady(sender, size) and self._handed_out + size * len(self._members) <= MAX_PASS:
-            self._handed_out += size * len(self._members)
-            self._add(sender, prefix, block)
+        cost = size * len(self._members)
+        if self._is_steady(sender, size) and self._budget.handed_out + cost <= MAX_PASS:
+            self._budget.handed_out += cost
+            self._append(sender, prefix, block)
             return
         for piece in _pieces(block, len(prefix), self._most_at_once()):
-            with self._flooding:
+            with self._budget.flooding:
                 self._let_others_catch_up()
-                self._add(sender, prefix, piece)
+                if sender.silenced:
+                    return
+                self._append(sender, prefix, piece)
 
     def _is_steady(self, sender: Member, size: int) -> bool:
         """Whether *sender* says no more than `limits.STEADY_RATE` for long, and `limits.MIN_PIECE` at once."""
@@ -88,21 +129,26 @@ class Room:
             self._members[sender] = min(said_at, now + MIN_PIECE / STEADY_RATE)  # who floods can stop at any time
         return said_at <= now + MIN_PIECE / STEADY_RATE
 
-    def _add(self, sender: Member, prefix: bytes, block: bytes) -> None:
+    def _append(self, sender: Member, prefix: bytes, block: bytes) -> None:
+        lines = block.count(b"\n")
+        named = prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
+        self.log.append(sender.origin, named, lines, sender.count(lines))
+
+    def _place(self, entry: Entry) -> None:
         if not self._turn_ends:
             self._turn_ends = True
             get_hub().loop.run_callback(self._end_turn)  # when all that has come in this turn has been read
-        named = prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
-        end = self._fresh_size + len(named)
-        self._fresh.append(named)
-        self._not_for.setdefault(sender, []).append((self._fresh_size, end))
+        begin, end = self._fresh_size, self._fresh_size + len(entry.block)
+        self._fresh.append(entry.block)
+        if speaker := self._by_origin.get(entry.origin):
+            self._instead.setdefault(speaker, []).append((begin, end, speaker.acknowledge(entry)))
         self._fresh_size = end
         if end > MAX_PIECE:  # those who spoke each get bytes of their own, which must not grow with their number
             self._flush()
 
     def _end_turn(self) -> None:
         self._flush()
-        self._handed_out, self._turn_ends = 0, False
+        self._budget.handed_out, self._turn_ends = 0, False
 
     def close(self) -> None:
         """Hand out what is left."""
@@ -120,21 +166,21 @@ class Room:
 
     def _flush(self) -> None:
         """Never waits, so it needs no greenlet."""
-        everything, not_for = b"".join(self._fresh), self._not_for
-        self._fresh, self._fresh_size, self._not_for = [], 0, {}
+        everything, instead = b"".join(self._fresh), self._instead
+        self._fresh, self._fresh_size, self._instead = [], 0, {}
         if everything:
             for member in self._members:
-                data = _without(everything, not_for[member]) if member in not_for else everything
+                data = _replaced(everything, instead[member]) if member in instead else everything
                 if data:  # to write nothing would be a system call, too
                     member.deliver(data)
 
 
-def _without(everything: bytes, places: list[tuple[int, int]]) -> bytes:
-    kept, at = [], 0
-    for start, end in places:
-        kept.append(everything[at:start])
+def _replaced(everything: bytes, places: list[tuple[int, int, bytes]]) -> bytes:
+    parts, at = list[bytes](), 0
+    for begin, end, instead in places:
+        parts += everything[at:begin], instead
         at = end
-    return b"".join([*kept, everything[at:]])
+    return b"".join([*parts, everything[at:]])
 
 
 def _pieces(block: bytes, prefix: int, most: int) -> Iterator[bytes]:

@@ -18,11 +18,12 @@ from greenchat.server.bans import watch_bans
 from greenchat.server.certificate import Certificate
 from greenchat.server.directory import Directory
 from greenchat.server.door import Door
+from greenchat.server.house import House
 from greenchat.server.pace import Pace
 from greenchat.server.registry import Registry
 from greenchat.server.relay import RelayRoom
-from greenchat.server.room import Room
-from greenchat.server.session import House, Session
+from greenchat.server.rooms import Rooms
+from greenchat.server.session import Session
 from greenchat.server.tickets import Party, TicketOffice
 
 __all__ = ["ChatServer"]
@@ -90,12 +91,12 @@ class ChatServer:
                 f"at {self.hosts[0]} nothing would be encrypted: give --tls, or else --insecure",
             )
         self._relay = RelayRoom()
-        self._room = Room()
+        self._rooms = Rooms()
         directory: Directory[Party] = Directory()
         self._office = TicketOffice(directory, self._relay)
         self._house = House(
             Admission(),
-            self._room,
+            self._rooms,
             directory,
             self._office,
             Pace(self._member_rate),
@@ -134,7 +135,7 @@ class ChatServer:
     def _end(self) -> None:
         if self._watching:
             self._watching.kill()
-        self._room.close()
+        self._rooms.close()
         for session in self._sessions:
             session.end(Code.SHUTDOWN)
         gevent.joinall(list(self._sessions.values()), timeout=FLUSH_SECONDS)

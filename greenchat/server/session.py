@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-from dataclasses import dataclass
 from typing import Final
 
 import gevent
@@ -19,21 +18,17 @@ from greenchat.protocol.limits import (
     RECEIVE_SIZE_OF_RECORDS,
     RECORDS_PER_TURN,
 )
-from greenchat.protocol.records import Challenge, Get, Have, Hello, Proof, Record, Refuse, Relay
+from greenchat.protocol.records import Challenge, Hello, Proof, Record, Relay
 from greenchat.protocol.text import safe_line
-from greenchat.protocol.wire import Event, Failure, Guest, ServerWire, State, Text
+from greenchat.protocol.wire import Event, Failure, Guest, ServerWire, State
 from greenchat.security.tls import Tls
-from greenchat.server.admission import Admission
-from greenchat.server.certificate import Certificate
-from greenchat.server.directory import Directory
-from greenchat.server.door import Claim, Door
+from greenchat.server.door import Claim
+from greenchat.server.house import House
 from greenchat.server.inlet import Inlet
+from greenchat.server.member import Member, holder_of
 from greenchat.server.outbox import Outbox
-from greenchat.server.pace import Pace
-from greenchat.server.room import Room
-from greenchat.server.tickets import Party, TicketOffice
 
-__all__ = ["House", "Session"]
+__all__ = ["Session"]
 
 _log = logging.getLogger(__name__)
 
@@ -46,58 +41,26 @@ _UNKNOWN: Final = (State.START, State.PROVING)
 """Before it is clear who is there."""
 
 
-@dataclass(frozen=True, slots=True)
-class House:
-    """What all sessions of a server share."""
-
-    admission: Admission
-    room: Room
-    directory: Directory[Party]
-    office: TicketOffice
-    pace: Pace
-    backlog: int
-    """Bytes that may wait for a member that reads slowly."""
-    certificate: Certificate | None
-    """Without one, nothing is encrypted."""
-    door: Door | None
-    """Without one, everybody may have any name that is free."""
-
-
 class Session:
-    """One connection; it is a member of the room and a party to transfers while its name is its own."""
+    """One connection, and the member that comes by it."""
 
-    __slots__ = (
-        "_claim",
-        "_house",
-        "_inlet",
-        "_joined",
-        "_limit",
-        "_outbox",
-        "_sock",
-        "_wire",
-        "certificate",
-        "deliver",
-        "host",
-        "listen",
-        "name",
-    )
+    __slots__ = ("_claim", "_house", "_inlet", "_limit", "_member", "_outbox", "_sock", "_wire", "host")
 
     def __init__(self, house: House, sock: socket.socket, host: str) -> None:
-        self.name = ""
         self.host = plain_host(host)
-        self.listen: int | None = None
-        self.certificate = ""
-        """What it has proved to have the key of, as a record has it."""
+        self._member: Member | None = None
         self._claim: Claim | None = None
         self._house = house
         self._sock = sock
-        self._joined = False
         self._wire = ServerWire()
         self._limit = house.pace.limit(self.host)
         self._outbox = Outbox(sock, house.backlog, self._too_slow)
         self._inlet = Inlet(sock, house.certificate, self._encrypt)
-        self.deliver = self._outbox.write
-        """Sends lines from the room."""
+
+    @property
+    def name(self) -> str:
+        """Whose it is, or was; empty before that is known."""
+        return self._member.name if self._member else ""
 
     def run(self) -> None:
         """Serve the connection until it ends."""
@@ -132,15 +95,6 @@ class Session:
         self.end(code)
         with contextlib.suppress(OSError):  # it may be gone already
             self._sock.shutdown(socket.SHUT_RDWR)
-
-    @property
-    def behind(self) -> bool:
-        """Whether much waits for the peer to read."""
-        return self._outbox.behind
-
-    def tell(self, record: Record) -> None:
-        """Send a record."""
-        self._outbox.write(encode(record))
 
     def _too_slow(self) -> bytes:
         # Later, because a log may do anything, and others are still to be handed what this one was.
@@ -206,14 +160,9 @@ class Session:
         match events:
             case [Hello() as hello] if self._house.door:
                 self._claim = self._house.door.claim(hello, self._inlet.shown)
-                self.tell(Challenge(self._claim.nonce))
+                self._outbox.write(encode(Challenge(self._claim.nonce)))
             case _:
                 raise ProtocolError(Code.UNEXPECTED)
-
-    def _enter(self, hello: Hello) -> None:
-        self.listen = hello.listen
-        self._join(hello.name)
-        self._outbox.write(self._wire.welcome(hello))
 
     def _enter_by(self, claim: Claim, proof: Proof) -> None:
         """As who has proved to be the owner of a name, and takes it over from a connection that it has lost.
@@ -221,33 +170,27 @@ class Session:
         A name that a guest has at the moment does not become its own.
         """
         assert self._house.door
-        if (holder := self._holder(claim)) and not holder.certificate:
+        holder = holder_of(self._house, claim.hello.name)
+        if holder and not holder.certificate:
             raise Refused(Code.NAME_TAKEN)
         self._house.door.admit(claim, proof, self.host)
         if self._outbox.finished:  # it was turned out meanwhile
             return
-        if holder := self._holder(claim):
+        if holder := holder_of(self._house, claim.hello.name):
             holder.expel(Code.TAKEN_OVER)
-        self.certificate = claim.hello.certificate
-        self._enter(claim.hello)
+        self._become(claim.hello.name).enter(claim.hello, claim.hello.certificate)
 
-    def _holder(self, claim: Claim) -> "Session | None":
-        holder = self._house.directory.find(claim.hello.name)
-        return holder if isinstance(holder, Session) else None
-
-    def _admit_guest(self, name: str) -> None:
+    def _admit_guest(self, name: str) -> bool:
+        """Whether it may be let in under *name*, and is still here."""
         if self._house.door:
             self._house.door.admit_guest(name, self.host)
+        return not self._outbox.finished
 
-    def _join(self, name: str) -> None:
-        if self._outbox.finished:  # it was turned out while somebody was asked whether it may enter
-            return
-        self.name = name
-        self._house.directory.claim(self)
-        self._joined = True
+    def _become(self, name: str) -> Member:
+        self._member = Member(self._house, self._outbox, self._wire, name, self.host)
         with contextlib.suppress(OSError):  # other systems may lack it
             self._sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, MAX_UNSENT)
-        self._house.room.join(self)
+        return self._member
 
     def _handle_all(self, events: list[Event]) -> None:
         records = 0
@@ -259,29 +202,18 @@ class Session:
 
     def _handle(self, event: Event) -> None:
         match event:
-            case Text(block):
-                self._house.room.post(self, block)
-            case Guest(name):
-                self._admit_guest(name)
-                self._join(name)
-            case Hello() as hello if not self._claim:
-                self._admit_guest(hello.name)
-                self._enter(hello)
-            case Proof() if self._claim:
-                self._enter_by(self._claim, event)
-            case Get():
-                self._house.office.ask(self, event)
-            case Have():
-                self._house.office.have(self, event)
-            case Refuse():
-                self._house.office.refuse(self, event)
             case Failure(code, text):
                 raise ProtocolError(code, text)
+            case _ if self._member:
+                self._member.handle(event)
+            case Guest(name) if self._admit_guest(name):
+                self._become(name).enter_as_guest()
+            case Hello() as hello if not self._claim and self._admit_guest(hello.name):
+                self._become(hello.name).enter(hello)
+            case Proof() if self._claim:
+                self._enter_by(self._claim, event)
 
     def leave(self) -> None:
         """Give the name back; the others hear nothing more from it."""
-        if self._joined:
-            self._joined = False
-            self._house.room.leave(self)
-            self._house.directory.release(self)
-            self._house.office.forget(self)
+        if self._member:
+            self._member.leave()

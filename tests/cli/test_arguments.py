@@ -100,3 +100,14 @@ def test_user_is_a_name() -> None:
 def test_user_is_nothing_else(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         arguments.user(text)
+
+
+@pytest.mark.parametrize(("text", "number"), [("0", 0), ("20", 20), ("10000", 10_000)])
+def test_history_is_a_number(text: str, number: int) -> None:
+    assert arguments.history(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "-1", "x", "10001", "9999999", "\u0663"])
+def test_history_is_nothing_else(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        arguments.history(text)

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-from conftest import Wire
+from conftest import Wire, reset
 from credentials import encrypted, new_certificate
 from gevent import socket
+from gevent.event import Event
 from peers import BYTES
 
 from greenchat import Accept, ChatClient, ChatServer, Question, Route
@@ -112,14 +113,34 @@ class Tap:
         self.seen = bytearray()
         self.change: Callable[[bytes], bytes] = bytes
         self._server = port
+        self._open = Event()
+        self._open.set()
         (self._listener,) = listen(("127.0.0.1",), 0)
         self.port = self._listener.getsockname()[1]
         self._greenlets: list[gevent.Greenlet[..., None]] = [gevent.spawn(self._accept)]
         self._sockets: list[socket.socket] = []
 
+    def cut(self) -> None:
+        """Reset all that goes through."""
+        sockets, self._sockets = self._sockets, []
+        for sock in sockets:
+            reset(sock)
+
+    def close_door(self) -> None:
+        """Nobody gets through from now on."""
+        self._open.clear()
+
+    def open_door(self) -> None:
+        """But from now on again."""
+        self._open.set()
+
     def _accept(self) -> None:
         while True:
+            self._open.wait()
             near, _ = self._listener.accept()
+            if not self._open.is_set():
+                near.close()
+                continue
             far = socket.create_connection(("127.0.0.1", self._server))
             self._sockets += near, far
             self._greenlets += [gevent.spawn(self._pass_on, *way) for way in ((near, far), (far, near))]

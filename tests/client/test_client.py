@@ -9,7 +9,17 @@ from conftest import People, Stub, until
 from greenchat import ChatClient, ChatServer, Message, Received, Route, Served
 from greenchat.client import client as client_module
 from greenchat.client import inbox
-from greenchat.errors import BadName, Code, ConnectError, ListenError, ProtocolError, Refused, ServerGone, TransferError
+from greenchat.errors import (
+    BadName,
+    Code,
+    ConnectError,
+    GreenchatError,
+    ListenError,
+    ProtocolError,
+    Refused,
+    ServerGone,
+    TransferError,
+)
 from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import GOODBYE_SECONDS, MAX_LINE
 from greenchat.protocol.records import Error, Get
@@ -65,7 +75,7 @@ def test_text_that_is_too_long_is_an_error_and_nothing_is_sent(people: People) -
 def test_messages_of_many_are_in_one_order_for_all(people: People) -> None:
     talkers = [people.client(f"n{number}") for number in range(4)]
     guest, ear = people.wire(b"ear1\n"), people.client("ear2")
-    until(lambda: sum(session._joined for session in people._server._sessions) == 6)
+    until(lambda: people._server._rooms.counts() == [("lobby", 6)])
     gevent.joinall([gevent.spawn(_talk, one) for one in talkers], raise_error=True)
     first = [guest.line().decode() for _ in range(400)]
     assert first == heard(ear, 400)
@@ -381,3 +391,28 @@ def test_closing_does_not_wait_long_for_a_server_that_hangs(alone: Alone, monkey
     monkeypatch.setattr(client_module, "GOODBYE_SECONDS", 0.01)
     with gevent.Timeout(1):
         alone.client.close()
+
+
+def test_private_message_is_told_to_one_alone(people: People) -> None:
+    told: list[Message] = []
+    failed: list[GreenchatError] = []
+    ann = people.client("ann", on_undelivered=failed.append)
+    people.client("bob", on_private=told.append, room="tea")
+    ann.send_private("Bob", "hi \x1b[31m")
+    ann.send_private("nobody", "hi")
+    until(lambda: told and failed)
+    assert told == [Message("ann", "hi \u241b[31m")]
+    assert failed[0].code == Code.UNKNOWN_USER
+
+
+def test_rooms_are_listed(people: People) -> None:
+    ann = people.client("ann", room="Tea")
+    for number in range(40):
+        people.client(f"n{number}", room=f"room {number:02}")
+    assert ann.rooms() == [*((f"room {number:02}", 1) for number in range(40)), ("Tea", 1)]
+
+
+def test_room_of_no_good_name_is_refused(people: People) -> None:
+    with pytest.raises(Refused) as refused:
+        people.client("ann", room="a:b")
+    assert refused.value.code == Code.BAD_NAME

@@ -23,7 +23,7 @@ class Both:
 
     def answered(self, answer: bytes) -> str:
         self.server.send(answer)
-        return self.session.hello("ann", 0)
+        return self.session.hello(records.Hello(1, "ann", 0)).name
 
 
 @pytest.fixture
@@ -140,13 +140,13 @@ def test_row_36_another_protocol_is_named_as_such(both: Both) -> None:
 def test_server_that_closes_is_an_error(both: Both) -> None:
     both.server.sock.shutdown(socket.SHUT_WR)
     with pytest.raises(ConnectError, match="the server closed the connection"):
-        both.session.hello("ann", 0)
+        both.session.hello(records.Hello(1, "ann", 0))
 
 
 def test_server_that_says_nothing_is_an_error(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "CONNECT_SECONDS", 0.01)
     with pytest.raises(ConnectError, match="the server does not answer"):
-        both.session.hello("ann", 0)
+        both.session.hello(records.Hello(1, "ann", 0))
 
 
 def test_events_end_with_the_connection(both: Both) -> None:

@@ -77,7 +77,7 @@ class House:
         self.server.start()
         ends.callback(self.server.stop)
         self._hear = enter(server.port)
-        while not server._room._members:
+        while not server._rooms.counts():
             gevent.sleep(0)
 
     def check(self) -> None:
@@ -89,7 +89,7 @@ class House:
         for line in told.decode().split("\n")[:-1]:
             assert ": " in line or line[:1].encode() == SOH
             assert UNSAFE.search(line.removeprefix(SOH.decode())) is None
-        assert len(self.server._room._members) == 1
+        assert [number for _, number in self.server._rooms.counts()] == [1]
 
 
 def pending(peer: Any) -> bytes:

@@ -9,6 +9,7 @@ from greenchat.errors import Code, ProtocolError, sentence
 from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import MAX_DELIVERY, MAX_LINE
 from greenchat.protocol.records import (
+    Ack,
     Challenge,
     Dial,
     Done,
@@ -20,15 +21,19 @@ from greenchat.protocol.records import (
     Got,
     Have,
     Hello,
+    List,
+    Private,
     Proof,
     Pull,
     Record,
     Refuse,
     Refused,
     Relay,
+    Rooms,
     Secure,
     Sorry,
     Take,
+    Undelivered,
     Wait,
     Want,
     Welcome,
@@ -58,6 +63,7 @@ GET = Get(1, "ann", "a.txt")
 WANT = Want("f0", "ann", "a.txt")
 PROVING = encode(Hello(1, "bob", 0, "Y2VydA=="))
 SAMPLES: list[Record] = [
+    Ack(1, 2),
     Challenge("f0"),
     Dial("f0", "k"),
     Done("f0"),
@@ -69,14 +75,18 @@ SAMPLES: list[Record] = [
     Got("f0"),
     Have("f0", 1, ("sha256",)),
     Hello(1, "bob", 5000),
+    List(),
+    Private("ann", "hi"),
     Proof("c2ln"),
     Pull("f0", "sha256", 1, "d0"),
     Refuse("f0", "not-found", "x"),
     Refused("name-taken", "x"),
     Relay("k"),
+    Rooms((("lobby", 2),), 0),
     Secure("d0"),
     Sorry("not-found", "x"),
     Take(1, "f0", 1, (("::1", 5000),), "k", ("sha256",)),
+    Undelivered("ann", "no-user", "x"),
     Wait(),
     WANT,
     Welcome(1, "bob"),
@@ -291,11 +301,17 @@ def test_samples_are_of_every_kind() -> None:
     ("side", "opening", "allowed", "otherwise"),
     [
         pytest.param(ServerWire, b"", (Hello, Relay), failure(Code.UNEXPECTED), id="server-start"),
-        pytest.param(ServerWire, HELLO, (Get, Have, Refuse), failure(Code.UNEXPECTED), id="server-client"),
+        pytest.param(
+            ServerWire, HELLO, (Get, Have, List, Private, Refuse), failure(Code.UNEXPECTED), id="server-client"
+        ),
         pytest.param(ServerWire, PROVING, (Proof,), failure(Code.UNEXPECTED), id="server-proving"),
         pytest.param(ClientWire, b"", (Challenge, Welcome, Refused), STRANGER, id="client-start"),
         pytest.param(
-            ClientWire, WELCOME, (Want, Take, Fail, Dial, Error), failure(Code.UNEXPECTED), id="client-client"
+            ClientWire,
+            WELCOME,
+            (Ack, Want, Take, Fail, Dial, Error, Private, Rooms, Undelivered),
+            failure(Code.UNEXPECTED),
+            id="client-client",
         ),
     ],
 )

@@ -3,21 +3,10 @@ from collections.abc import Iterator
 import gevent
 import pytest
 from conftest import until
+from server.ears import Ear
 
 from greenchat.protocol.limits import MAX_LINE, MAX_PASS, MAX_PIECE, MIN_PIECE
 from greenchat.server.room import Room
-
-
-class Ear:
-    """A member that keeps what it hears."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.heard = b""
-        self.behind = False
-
-    def deliver(self, data: bytes) -> None:
-        self.heard += data
 
 
 @pytest.fixture

@@ -1,20 +1,9 @@
 from conftest import until
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from server.ears import Ear
 
 from greenchat.server.room import Room
-
-
-class Ear:
-    """A member that keeps what it hears."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.heard = b""
-        self.behind = False
-
-    def deliver(self, data: bytes) -> None:
-        self.heard += data
 
 
 class Story:
@@ -24,13 +13,16 @@ class Story:
         self.room = Room()
         self.here: dict[int, Ear] = {}
         self.due: dict[Ear, list[bytes]] = {}
+        self.began: dict[Ear, int] = {}
+        """The position that each was told when it joined."""
         self.gone: list[Ear] = []
         self.count = 0
 
     def step(self, kind: str, who: int) -> None:
         if kind == "join" and who not in self.here:
-            self.here[who] = Ear(f"n{who}")
+            self.here[who] = Ear(f"n{who}", tracked=who % 2 == 1)
             self.due[self.here[who]] = []
+            self.began[self.here[who]] = self.count
             self.room.join(self.here[who])
         elif kind == "leave" and who in self.here:
             self.room.leave(self.here[who])
@@ -46,6 +38,8 @@ class Story:
         for other, ear in self.here.items():
             if other != who:
                 self.due[ear].append(b"n%d: %d\n" % (who, self.count))
+            elif ear.tracked:
+                self.due[ear].append(b"(1 to %d)\n" % ear.said)
 
     def turn(self) -> None:
         """Let the room's own greenlet do its pass."""
@@ -57,7 +51,9 @@ STEPS = st.lists(st.tuples(st.sampled_from(["join", "post", "post", "post", "lea
 
 @given(STEPS)
 @settings(deadline=None)
-def test_same_order_for_all_own_lines_never_nothing_lost_or_doubled(steps: list[tuple[str, int]]) -> None:
+def test_same_order_for_all_own_lines_never_or_as_acknowledgements_nothing_lost_or_doubled(
+    steps: list[tuple[str, int]],
+) -> None:
     story = Story()
     for who in range(3):
         story.step("join", who)
@@ -66,6 +62,8 @@ def test_same_order_for_all_own_lines_never_nothing_lost_or_doubled(steps: list[
     story.room.close()
     for ear in story.here.values():
         assert ear.heard == b"".join(story.due[ear])
+        if ear.tracked:  # it can count itself where it is
+            assert story.began[ear] + ear.heard.count(b"\n") == story.room.log.position
     for ear in story.gone:  # who leaves may miss what was said in that very turn, but nothing in between
         assert b"".join(story.due[ear]).startswith(ear.heard)
         assert ear.heard.endswith(b"\n") or not ear.heard

@@ -130,7 +130,8 @@ def test_row_33_what_was_said_before_the_end_is_delivered(
     people.member("ann")
     bob = people.member("bob")
     (session,) = (one for one in server._sessions if one.name == "ann")
-    server._room.post(session, b"last\n")
+    assert session._member
+    server._rooms.find("").post(session._member, b"last\n")
     server.stop()
     assert bob.line() == b"ann: last"
     assert bob.record(Error) == _shutdown()

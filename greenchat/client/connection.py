@@ -1,0 +1,214 @@
+"""The connection to the server, made again when it is lost."""
+
+import itertools
+import random
+from collections.abc import Callable
+from typing import Final
+
+import gevent
+from gevent.event import Event as Flag
+
+from greenchat.client.place import Place
+from greenchat.client.session import Session
+from greenchat.errors import Code, GreenchatError, ServerGone, TransferError, known, sentence
+from greenchat.protocol.codec import encode
+from greenchat.protocol.limits import AWAY_SECONDS, GOODBYE_SECONDS, RECONNECT_DELAYS, RECONNECT_JITTER
+from greenchat.protocol.records import Ack, Error, Hello, Record
+from greenchat.protocol.text import safe_line
+from greenchat.protocol.wire import Event, Failure, Text
+from greenchat.security.keys import Identity
+
+__all__ = ["Connection"]
+
+_PASSING: Final = frozenset(
+    {
+        Code.BAD_TLS,  # a server that is full says no in plain words
+        Code.FAILED,
+        Code.HELLO_LATE,
+        Code.NAME_TAKEN,
+        Code.SERVER_FULL,
+        Code.SERVER_GONE,
+        Code.SHUTDOWN,
+        Code.SLOW_CONSUMER,
+        Code.TOO_MANY_FAILURES,
+        Code.UNREACHABLE,
+    }
+)
+"""What may be better the next time."""
+
+
+class Connection:
+    """Hands events to *handle* until it ends for good.
+
+    *reach* makes a session with a server. If that is lost, and this *returns*, *on_lost* is told why, and *on_back*
+    when there is another: how many lines of others were lost for good, or None if nobody knows.
+    """
+
+    def __init__(
+        self,
+        reach: Callable[[], Session],
+        handle: Callable[[Event], object],
+        *,
+        returns: bool,
+        on_lost: Callable[[ServerGone], object],
+        on_back: Callable[[int | None], object],
+    ) -> None:
+        self._reach = reach
+        self._handle = handle
+        self._place = Place() if returns else None
+        self._on_lost = on_lost
+        self._on_back = on_back
+        self._here = Flag()
+        self._leaving = Flag()
+        self._session: Session | None = None
+        self._writer: gevent.Greenlet[..., None] | None = None
+        self._over: ServerGone | None = ServerGone(Code.SERVER_GONE, "not connected: start the client first")
+        """Why nothing can be said, also not later."""
+
+    def open(self) -> str:
+        """Connect; the address that this machine has there. Raises `ConnectError` or `SecurityError`."""
+        self._session = self._reach()
+        return self._session.local_host
+
+    def enter(self, hello: Hello, identity: Identity | None) -> str:
+        """Be let in; the name as the server has it. Raises `ConnectError`, `Refused` or `SecurityError`."""
+        assert self._session
+        self._hello, self._identity = hello, identity
+        name, _ = self._begin(self._session)
+        self._over = None
+        return name
+
+    def run(self) -> ServerGone:
+        """Hand on what the server says, until the end; why that came."""
+        self._over = gone = self._run()
+        if self._place:
+            self._place.give_up()
+        return gone
+
+    def _run(self) -> ServerGone:
+        gone = ServerGone(Code.SERVER_GONE, "the connection to the server was closed")
+        while not self._leaving.is_set():
+            gone = self._receive()
+            self._lose()
+            if self._place is None or gone.code not in _PASSING or self._leaving.is_set():
+                break
+            self._on_lost(gone)
+            if failure := self._come_back():
+                return failure
+        return gone
+
+    def say(self, line: bytes, *, wait: bool) -> None:
+        """Have *line* said, now or when there is a connection again.
+
+        Raises `ServerGone`, or `ProtocolError` if much waits already and this is not to *wait*.
+        """
+        if self._place and not self._over:
+            self._place.say(line, wait=wait)
+        if self._over:
+            raise self._over
+        if not self._place:
+            self._send(line)
+
+    def tell(self, record: Record) -> None:
+        """Send *record*. Raises `ServerGone`, or `TransferError` if the connection is not made again in time."""
+        if self._place and not self._over:
+            with gevent.Timeout(AWAY_SECONDS, TransferError(Code.INTERRUPTED)):
+                self._here.wait()
+        self._send(encode(record))
+
+    @property
+    def unplaced(self) -> int:
+        """Lines that were said, and not acknowledged yet."""
+        return self._place.unplaced if self._place else 0
+
+    def finish(self) -> None:
+        """Say nothing more; what was said arrives, and then the server ends the connection."""
+        if self._place and self._here.is_set():
+            self._place.wait_until_placed(GOODBYE_SECONDS)
+        self._leaving.set()
+        if self._session:
+            self._session.finish()
+
+    def close(self) -> None:
+        """End it at once."""
+        self._leaving.set()
+        self._lose()
+
+    def _begin(self, session: Session) -> tuple[str, int | None]:
+        hello = self._place.fill(self._hello) if self._place else self._hello
+        welcome = session.hello(hello, self._identity)
+        lost = None
+        if not welcome.epoch:
+            self._place = None  # the server knows of no coming back
+        if self._place:
+            lost = self._place.enter(welcome)
+            self._writer = gevent.spawn(self._write, session, self._place)
+        self._here.set()
+        return welcome.name, lost
+
+    def _write(self, session: Session, place: Place) -> None:
+        try:
+            while True:
+                session.send(place.take())
+        except ServerGone:  # who receives finds out as well
+            pass
+
+    def _receive(self) -> ServerGone:
+        assert self._session
+        try:
+            for event in self._session.events():
+                self._take(event)
+        except ServerGone as gone:
+            return gone
+        except GreenchatError as error:
+            return ServerGone(error.code, f"the server broke the protocol: {error}")
+        return ServerGone(Code.SERVER_GONE, "the server is gone: the connection was lost")
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Text(block) if self._place:
+                self._place.hear(block.count(b"\n"))
+            case Ack() if self._place:
+                self._place.acknowledge(event)
+                return
+            case Error(code, text):
+                raise ServerGone(code, f"the server closed the connection: {_reason(code, text)}")
+            case Failure(code, text):
+                raise ServerGone(code, f"the server broke the protocol: {text}")
+        self._handle(event)
+
+    def _come_back(self) -> ServerGone | None:
+        """Try until it works, or cannot any more; what it is that cannot."""
+        for delay in itertools.chain(RECONNECT_DELAYS, itertools.repeat(RECONNECT_DELAYS[-1])):
+            about = random.uniform(1 - RECONNECT_JITTER, 1 + RECONNECT_JITTER)  # noqa: S311 - no secret
+            if self._leaving.wait(delay * about):
+                break
+            try:
+                self._session = self._reach()
+                _, lost = self._begin(self._session)
+            except GreenchatError as error:
+                self._lose()
+                if error.code not in _PASSING:
+                    return ServerGone(error.code, f"the server is gone, and there is no coming back: {error}")
+            else:
+                self._on_back(lost)
+                break
+        return None
+
+    def _lose(self) -> None:
+        self._here.clear()
+        if self._writer:
+            self._writer.kill()
+        if self._session:
+            self._session.close()
+            self._session = None
+
+    def _send(self, line: bytes) -> None:
+        if self._session is None:
+            raise self._over or ServerGone(Code.SERVER_GONE, "the server is gone")
+        self._session.send(line)
+
+
+def _reason(code: str, text: str) -> str:
+    """Our own words for a code that we know, the server's for another."""
+    return safe_line(text) if known(code) is Code.FAILED else sentence(code)

@@ -1,0 +1,160 @@
+"""A user who is here, under a name and in a room: a guest or a client, whatever its connection is like."""
+
+from greenchat.errors import Code
+from greenchat.protocol.codec import encode
+from greenchat.protocol.limits import SEND_SECONDS
+from greenchat.protocol.records import Ack, Get, Have, Hello, List, Private, Record, Refuse
+from greenchat.protocol.wire import Event, ServerWire, Text
+from greenchat.server.house import House
+from greenchat.server.log import Entry
+from greenchat.server.outbox import Outbox
+from greenchat.server.private import pass_on
+from greenchat.server.resume import missed, new_origin, origin_of, start
+from greenchat.server.room import Room
+
+__all__ = ["Member", "holder_of"]
+
+
+class Member:
+    """Whoever is called *name* while it is here; what it is told goes to *outbox*, in the way of *wire*."""
+
+    __slots__ = (
+        "_here",
+        "_house",
+        "_outbox",
+        "_room",
+        "_said",
+        "_tracked",
+        "_wire",
+        "certificate",
+        "deliver",
+        "host",
+        "listen",
+        "name",
+        "origin",
+    )
+
+    def __init__(self, house: House, outbox: Outbox, wire: ServerWire, name: str, host: str) -> None:
+        self.name = name
+        self.host = host
+        self.listen: int | None = None
+        self.certificate = ""
+        """What it has proved to have the key of, as a record has it."""
+        self.origin = ""
+        """Who it is, whatever connection it has."""
+        self.deliver = outbox.write
+        """Sends lines from the room."""
+        self._house = house
+        self._outbox = outbox
+        self._wire = wire
+        self._here = False
+        self._room: Room | None = None
+        self._tracked = False
+        """Whether it has a session, and so is told of its own lines' places."""
+        self._said = 0
+
+    def enter_as_guest(self) -> None:
+        """Take the name, and hear what is said in the lobby from now on. Raises `Refused`."""
+        self.origin = new_origin()
+        self._take_name()
+        self._join(self._house.rooms.find(""))
+
+    def enter(self, hello: Hello, certificate: str = "") -> None:
+        """Take the name, and hear first what *hello* asks for of what was said before. Raises `Refused`."""
+        self.listen, self.certificate = hello.listen, certificate
+        self._tracked = bool(hello.session)
+        self.origin = origin_of(hello) if self._tracked else new_origin()
+        if (holder := holder_of(self._house, hello.name)) and holder.origin == self.origin:
+            holder.expel(Code.TAKEN_OVER)
+        self._take_name()
+        room = self._house.rooms.find(hello.room)
+        for entries in missed(room.log, self._begin(room, hello)):
+            self._outbox.write(b"".join(self._as_heard(entry) for entry in entries))
+            self._outbox.wait(SEND_SECONDS)
+        self._join(room)
+
+    def leave(self) -> None:
+        """Give the name back; the others hear nothing more from it."""
+        if self._here:
+            self._here = False
+            if self._room:
+                self._room.leave(self)
+            self._house.directory.release(self)
+            self._house.office.forget(self)
+
+    def expel(self, code: Code) -> None:
+        """Tell it why, end its connection, and give its name back."""
+        self._outbox.finish(self._wire.farewell(code))
+        self.leave()
+
+    def handle(self, event: Event) -> None:
+        """What it says or asks for."""
+        match event:
+            case Text(block) if self._room:
+                self._room.post(self, block)
+            case Get():
+                self._house.office.ask(self, event)
+            case Have():
+                self._house.office.have(self, event)
+            case Refuse():
+                self._house.office.refuse(self, event)
+            case Private(who, text):
+                pass_on(self, holder_of(self._house, who), who, text)
+            case List():
+                for rooms in self._house.rooms.listed():
+                    self.tell(rooms)
+
+    def tell(self, record: Record) -> None:
+        """Send a record."""
+        self._outbox.write(encode(record))
+
+    @property
+    def behind(self) -> bool:
+        """Whether much waits for it to read."""
+        return self._outbox.behind
+
+    @property
+    def silenced(self) -> bool:
+        """Whether it has been told to go."""
+        return self._outbox.finished
+
+    def count(self, lines: int) -> int:
+        """How many lines it has said with these, if it has a session, or else 0."""
+        if self._tracked:
+            self._said += lines
+        return self._said
+
+    def acknowledge(self, entry: Entry) -> bytes:
+        """What tells it that these lines of its own have their place here."""
+        return encode(Ack(entry.lines, entry.said)) if self._tracked else b""
+
+    def _take_name(self) -> None:
+        self._house.directory.claim(self)
+        self._here = True
+
+    def _begin(self, room: Room, hello: Hello) -> int:
+        """The position after which it hears all; it has been told, if it wants to know."""
+        if not self._tracked:
+            position = start(room.log, hello)
+            self._outbox.write(self._wire.welcome(hello))
+            return position
+        room.log.settle()  # what it said through another connection counts
+        said = room.log.said(self.origin)
+        self._said = hello.said if said is None else said
+        position = start(room.log, hello)
+        self._outbox.write(self._wire.welcome(hello, room.log.epoch, position, self._said))
+        return position
+
+    def _as_heard(self, entry: Entry) -> bytes:
+        return self.acknowledge(entry) if entry.origin == self.origin else entry.block
+
+    def _join(self, room: Room) -> None:
+        if self._here:  # it may have been expelled meanwhile
+            self._room = room
+            room.join(self)
+
+
+def holder_of(house: House, name: str) -> Member | None:
+    """Who is called *name*."""
+    holder = house.directory.find(name)
+    return holder if isinstance(holder, Member) else None

@@ -1,0 +1,53 @@
+"""Coming back to a room: who somebody is whatever connection it has, and what it missed."""
+
+import hashlib
+import itertools
+from collections.abc import Iterator
+
+from greenchat.errors import Code, Refused
+from greenchat.protocol.limits import MAX_HISTORY
+from greenchat.protocol.names import name_key
+from greenchat.protocol.records import Hello
+from greenchat.server.log import Entry, Log
+
+__all__ = ["missed", "new_origin", "origin_of", "start"]
+
+_numbers = itertools.count()
+
+
+def new_origin() -> str:
+    """For who will not come back as the same."""
+    return f"~{next(_numbers):x}"
+
+
+def origin_of(hello: Hello) -> str:
+    """Who it is that has this secret, as this user in this room: nothing in it tells the secret."""
+    parts = (hello.session, name_key(hello.name), name_key(hello.room))
+    return hashlib.sha256(b"".join(hashlib.sha256(part.encode()).digest() for part in parts)).hexdigest()[:32]
+
+
+def start(log: Log, hello: Hello) -> int:
+    """The position after which the client of *hello* is to hear all.
+
+    One from another epoch has missed all that there is in this one; what the log has forgotten, everybody has missed.
+    """
+    if not hello.epoch:
+        position = log.position - min(hello.history, MAX_HISTORY)
+    elif hello.epoch == log.epoch:
+        position = min(hello.position, log.position)
+    else:
+        position = 0
+    return max(position, log.begin)
+
+
+def missed(log: Log, position: int) -> Iterator[list[Entry]]:
+    """What comes after *position*, a part at a time, until there is no more, without a gap.
+
+    After the last part nothing has waited. Raises `Refused` if the log has forgotten some meanwhile.
+    """
+    while position < log.position:
+        entries = log.read(position)
+        if not entries or entries[0].position - entries[0].lines != position:
+            raise Refused(Code.SLOW_CONSUMER)
+        position = entries[-1].position
+        yield entries

@@ -1,0 +1,62 @@
+"""The rooms of a server, each with its own log, order and members."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from greenchat.errors import Code, Refused
+from greenchat.protocol.limits import MAX_ROOMS, ROOMS_LISTED
+from greenchat.protocol.names import name_key, user_name
+from greenchat.protocol.records import Rooms as Listed
+from greenchat.server.log import Memory
+from greenchat.server.room import Budget, Room
+
+__all__ = ["LOBBY", "Rooms"]
+
+LOBBY = "lobby"
+"""Where everybody is who names no room."""
+
+
+class Rooms:
+    """Rooms by name; one that nobody is in any more is kept, with what was said, for those who come back."""
+
+    def __init__(self) -> None:
+        self._memory = Memory()
+        self._budget = Budget()
+        self._rooms: OrderedDict[str, Room] = OrderedDict()
+        """Those that were entered last at the end."""
+
+    def find(self, name: str) -> Room:
+        """The room *name*, which may be new. Raises `BadName`, or `Refused` if there are too many."""
+        name = user_name(name) if name else LOBBY
+        key = name_key(name)
+        if key not in self._rooms:
+            self._make_place()
+            self._rooms[key] = Room(name, self._memory, self._budget)
+            self._memory.logs = len(self._rooms)
+        self._rooms.move_to_end(key)
+        return self._rooms[key]
+
+    def counts(self) -> list[tuple[str, int]]:
+        """The rooms with somebody in them, by name, and how many."""
+        return [(room.name, len(room)) for _, room in sorted(self._rooms.items()) if len(room)]
+
+    def listed(self) -> Iterator[Listed]:
+        """The same as records."""
+        counts = self.counts()
+        for at in range(0, max(1, len(counts)), ROOMS_LISTED):
+            more = max(0, len(counts) - at - ROOMS_LISTED)
+            yield Listed(tuple(counts[at : at + ROOMS_LISTED]), more)
+
+    def close(self) -> None:
+        """Hand out what is left."""
+        for room in self._rooms.values():
+            room.close()
+
+    def _make_place(self) -> None:
+        if len(self._rooms) < MAX_ROOMS:
+            return
+        for key, room in self._rooms.items():
+            if not len(room):
+                del self._rooms[key]
+                return
+        raise Refused(Code.TOO_MANY_ROOMS)

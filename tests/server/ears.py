@@ -1,0 +1,31 @@
+"""Members of a room who are nothing but what they hear."""
+
+import itertools
+
+from greenchat.server.log import Entry
+
+_numbers = itertools.count()
+
+
+class Ear:
+    """A member that keeps what it hears; one with a session also what it is told of its own lines."""
+
+    def __init__(self, name: str, *, tracked: bool = False) -> None:
+        self.name = name
+        self.origin = f"{name}{next(_numbers)}"
+        self.heard = b""
+        self.behind = False
+        self.silenced = False
+        self.said = 0
+        self.tracked = tracked
+
+    def deliver(self, data: bytes) -> None:
+        self.heard += data
+
+    def count(self, lines: int) -> int:
+        if self.tracked:
+            self.said += lines
+        return self.said
+
+    def acknowledge(self, entry: Entry) -> bytes:
+        return b"(%d to %d)\n" % (entry.lines, entry.said) if self.tracked else b""
