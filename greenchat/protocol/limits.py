@@ -22,6 +22,9 @@ MAX_FILE_NAME: Final = 255
 MAX_NUMBER: Final = 2**63 - 1
 """Any number in a record: the largest off_t."""
 
+MAX_SAID: Final = 2**62
+"""Lines that a client can have said when it comes back: what it says then is still a number."""
+
 MIN_PORT: Final = 1024
 """Ports below are privileged; no peer is sent to one (curl's CVE-2020-8284 shows why)."""
 

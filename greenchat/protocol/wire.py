@@ -21,7 +21,7 @@ from typing import Final, TypeAlias
 
 from greenchat.errors import Code, GreenchatError, ProtocolError, sentence
 from greenchat.protocol.codec import SOH, decode, encode
-from greenchat.protocol.limits import MAX_DELIVERY, MAX_LINE, MAX_PORT, MIN_PORT
+from greenchat.protocol.limits import MAX_DELIVERY, MAX_LINE, MAX_PORT, MAX_SAID, MIN_PORT
 from greenchat.protocol.names import user_name
 from greenchat.protocol.records import (
     Ack,
@@ -251,6 +251,8 @@ class ServerWire(_Wire):
         if hello.listen and not MIN_PORT <= hello.listen <= MAX_PORT:
             raise ProtocolError(Code.BAD_PORT)
         self.state = State.PROVING if hello.certificate else State.CLIENT
+        if hello.said > MAX_SAID:
+            raise ProtocolError(Code.BAD_RECORD)
         room = user_name(hello.room) if hello.room else ""
         return dataclasses.replace(hello, v=min(hello.v, VERSION), name=user_name(hello.name), room=room)
 

@@ -260,3 +260,20 @@ def test_private_flood_makes_nobody_a_slow_consumer(people: People, server: Chat
     ann.close()
     until(lambda: {session.name for session in server._sessions} == {"bob"})
     assert bob.record(Private).who == "ann"
+
+
+@pytest.mark.parametrize("said", [2**62 + 1, 2**63 - 1])
+def test_row_27_nobody_has_said_so_much(people: People, said: int) -> None:
+    wire = people.wire()
+    wire.tell(Hello(1, "ann", 0, session="s", said=said))
+    assert b"bad-record" in wire.line()
+
+
+def test_row_27_who_claims_to_have_said_as_much_as_can_be_harms_nobody(people: People) -> None:
+    bob = people.member("bob")
+    ann = people.wire()
+    ann.tell(Hello(1, "ann", 0, session="s", said=2**62))
+    assert ann.record(Welcome).said == 2**62
+    ann.send(b"1\n2\n")
+    assert ann.record(Ack) == Ack(2, 2**62 + 2)
+    assert [bob.line() for _ in range(2)] == [b"ann: 1", b"ann: 2"]
