@@ -5,6 +5,7 @@
     ├── ProtocolError              a peer broke the rules of the wire
     ├── ListenError                a port to listen on could not be had
     ├── ConnectError               the server does not answer, or is not a greenchat server, or not the one it should be
+    ├── LogError                   what was said cannot be kept where it is to be
     ├── SecurityError              a key or a certificate of this user could not be had
     ├── Refused                    the server answered and said no
     ├── ServerGone                 the connection to the server ended
@@ -22,6 +23,7 @@ __all__ = [
     "ConnectError",
     "GreenchatError",
     "ListenError",
+    "LogError",
     "ProtocolError",
     "Refused",
     "SecurityError",
@@ -58,6 +60,9 @@ class Code(StrEnum):
     SLOW_CONSUMER = "slow-consumer"
     SHUTDOWN = "shutdown"
     SERVER_GONE = "server-gone"
+    UNAVAILABLE = "unavailable"
+    WAITING = "waiting"
+    KEPT_AGAIN = "kept-again"
     CANNOT_LISTEN = "cannot-listen"
     # encryption
     TLS_REQUIRED = "tls-required"
@@ -115,6 +120,9 @@ _SENTENCES = {
     Code.SLOW_CONSUMER: "too much was waiting unread: read faster",
     Code.SHUTDOWN: "the server is shutting down",
     Code.SERVER_GONE: "the connection to the server is lost",
+    Code.UNAVAILABLE: "the server cannot do that at the moment: try again later",
+    Code.WAITING: "the server cannot keep messages at the moment: they wait",
+    Code.KEPT_AGAIN: "the server keeps messages again",
     Code.CANNOT_LISTEN: "the port cannot be listened on: give another",
     Code.TLS_REQUIRED: "this server takes encrypted connections only: give --tls",
     Code.BAD_TLS: "the encryption was broken or tampered with, or is too old",
@@ -185,6 +193,10 @@ class ListenError(GreenchatError):
 
 class ConnectError(GreenchatError):
     """The server does not answer, or what answers is not a greenchat server."""
+
+
+class LogError(GreenchatError):
+    """What was said cannot be kept where it is to be; the text names the place, and is for this user alone."""
 
 
 class SecurityError(GreenchatError):

@@ -30,6 +30,7 @@ PURE = {
 STRANGERS = {
     "server": ["client", "cli"],
     "client": ["server", "cli"],
+    "log": ["server", "client", "transfer", "security", "cli"],
     "transfer": ["server", "client", "cli"],
     "security": ["server", "client", "transfer", "cli", "net"],
     "protocol": ["server", "client", "transfer", "security", "cli"],

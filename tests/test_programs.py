@@ -290,7 +290,11 @@ def test_rooms_are_apart_and_history_is_shown_to_who_asks(
 ) -> None:
     ann = stack.enter_context(Client(running.port, tmp_path / "ann", "--name", "ann", "--room", "tea"))
     ann.type("m", "one", "m", "two")
-    bob = stack.enter_context(Client(running.port, tmp_path / "bob", "--name", "bob", "--room", "tea"))
+    ann.wait_for_menu()
+    bob = stack.enter_context(
+        Client(running.port, tmp_path / "bob", "--name", "bob", "--room", "tea", "--history", "2")
+    )
+    bob.out.wait_for("ann: one\nann: two\n")
     bob.type("m", "here")
     ann.out.wait_for("bob: here\n")
     cat = stack.enter_context(
@@ -301,6 +305,34 @@ def test_rooms_are_apart_and_history_is_shown_to_who_asks(
     client1.type("m", "in the lobby", "x")
     assert client1.status() == 0
     assert "lobby" not in bob.out.text
+
+
+def test_what_is_said_is_kept_by_a_server_that_is_told_to(stack: ExitStack, tmp_path: Path) -> None:
+    data = ("--data", str(tmp_path / "data"))
+    with Server(*data) as first:
+        ann = stack.enter_context(Client(first.port, tmp_path / "ann", "--name", "ann"))
+        bob = stack.enter_context(Client(first.port, tmp_path / "bob", "--name", "bob"))
+        bob.wait_for_menu()
+        ann.type("m", "one")
+        bob.out.wait_for("ann: one\n")
+        first.signal(signal.SIGKILL)
+    ann.err.wait_for("what you send waits\n")
+    ann.type("m", "two")
+    second = stack.enter_context(Server(*data, port=first.port))
+    for client in (ann, bob):
+        client.err.wait_for("the server is there again\n")
+    bob.out.wait_for("ann: two\n")
+    cat = stack.enter_context(Client(second.port, tmp_path / "cat", "--name", "cat", "--history", "9"))
+    cat.out.wait_for("ann: one\nann: two\n")
+
+
+def test_directory_of_another_server_is_not_used(stack: ExitStack, tmp_path: Path) -> None:
+    stack.enter_context(Server("--data", str(tmp_path / "data")))
+    second = stack.enter_context(Program(TOP / "ChatServer.py", "0", "--data", str(tmp_path / "data")))
+    assert second.status() == 1
+    assert second.err.lines == [
+        f"cannot keep messages in {tmp_path}/data: another server uses it: stop that, or give another directory"
+    ]
 
 
 def test_a_client_killed_in_mid_transfer_is_nobody_elses_trouble(

@@ -11,6 +11,7 @@ from greenchat.protocol.limits import (
     MAX_HISTORY,
     MAX_PORT,
     MIN_HIGH_WATERMARK,
+    MIN_KEPT_SIZE,
     MIN_MEMBER_RATE,
     MIN_PORT,
     MIN_RATE,
@@ -21,10 +22,12 @@ __all__ = [
     "Parser",
     "backlog",
     "banned",
+    "count",
     "directory",
     "fingerprint",
     "history",
     "hours",
+    "kept_size",
     "listen_port",
     "member_rate",
     "parallel",
@@ -79,6 +82,18 @@ def history(text: str) -> int:
     if text.isascii() and text.isdigit() and len(text) <= 6 and int(text) <= MAX_HISTORY:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text[:20]!r} is not from 0 to {MAX_HISTORY}")
+
+
+def count(text: str) -> int:
+    """Some number, 1 or more."""
+    if text.isascii() and text.isdigit() and len(text) <= 12 and int(text) >= 1:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text[:20]!r} is no number from 1 on")
+
+
+def kept_size(text: str) -> int:
+    """Bytes, `limits.MIN_KEPT_SIZE` or more."""
+    return _size(text, MIN_KEPT_SIZE, "size")
 
 
 def port(text: str) -> int:

@@ -43,7 +43,7 @@ def client(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
             known_peers=known_peers, insecure=options.insecure, accept=options.accept,
             room=options.room or "", history=options.history, reconnect=options.reconnect,
             on_served=program.on_served, on_asked=program.on_asked, on_lost=program.on_lost, on_back=program.on_back,
-            on_private=program.on_private,
+            on_private=program.on_private, on_note=program.on_note,
         )  # fmt: skip
 
     if options.accept is not Accept.NONE and _is_home(options.share):

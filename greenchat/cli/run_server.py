@@ -8,7 +8,7 @@ from pathlib import Path
 
 import gevent
 
-from greenchat.cli.arguments import Parser, backlog, member_rate, port
+from greenchat.cli.arguments import Parser, backlog, count, directory, kept_size, member_rate, port
 from greenchat.cli.process import (
     collect_garbage_seldom,
     fill_standard_descriptors,
@@ -17,8 +17,12 @@ from greenchat.cli.process import (
     tell,
 )
 from greenchat.errors import GreenchatError, SecurityError
+from greenchat.log.database import Kept
+from greenchat.log.durable import DurableLogs
+from greenchat.log.log import Logs
+from greenchat.log.memory import MemoryLogs
 from greenchat.net import is_loopback, raise_descriptor_limit
-from greenchat.protocol.limits import HIGH_WATERMARK
+from greenchat.protocol.limits import HIGH_WATERMARK, KEPT_LINES, KEPT_SIZE
 from greenchat.security.home import NAMES, SERVER, home
 from greenchat.security.keys import key_file
 from greenchat.server import ChatServer
@@ -51,6 +55,11 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
     parser.add_argument("--member-rate", type=member_rate, metavar="RATE",
                         help="bytes a second that a member may say for long, or 0 for any number"
                         " (64K; on this machine any number)")  # fmt: skip
+    parser.add_argument("--data", type=directory, metavar="DIR",
+                        help="keep what is said in this directory, also when the server ends")  # fmt: skip
+    parser.add_argument("--keep-lines", type=count, metavar="N", help="of each room (1000000)")
+    parser.add_argument("--keep-size", type=kept_size, metavar="SIZE", help="bytes of all rooms together (1G)")
+    parser.add_argument("--keep-days", type=count, metavar="N", help="for so many days (for ever)")
     parser.add_argument("--tls", action="store_true", help="encrypt, by a certificate that is made on first use")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE",
                         help="encrypt by this certificate, read again on SIGHUP")  # fmt: skip
@@ -60,6 +69,8 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
     parser.add_argument("--insecure", action="store_true", help="encrypt nothing, not even beyond this machine")
     options = parser.parse_args(arguments)
     options.tls = options.tls or options.tls_cert is not None
+    if not options.data and (options.keep_lines or options.keep_size or options.keep_days):
+        parser.error("--keep-lines, --keep-size and --keep-days take --data: without, little is kept anyway")
     if options.insecure and options.tls:
         parser.error("--insecure is the contrary of --tls")
     if options.members_only and not options.tls:
@@ -70,18 +81,28 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Raises `ListenError` or `SecurityError`."""
+    """Raises `ListenError`, `LogError` or `SecurityError`."""
     certificate = _certificate(options)
-    if certificate:
-        with contextlib.closing(Registry(home() / NAMES)) as registry:
-            return _serve(options, certificate, registry)
-    return _serve(options, None, None)
+    with contextlib.ExitStack() as parts:
+        logs = parts.enter_context(contextlib.closing(_logs(options)))
+        registry = parts.enter_context(contextlib.closing(Registry(home() / NAMES))) if certificate else None
+        return _serve(options, certificate, registry, logs)
 
 
-def _serve(options: argparse.Namespace, certificate: Certificate | None, registry: Registry | None) -> int:
+def _logs(options: argparse.Namespace) -> Logs:
+    """Where what is said is kept. Raises `LogError`."""
+    if not options.data:
+        return MemoryLogs()
+    seconds = options.keep_days * 86400.0 if options.keep_days else None
+    kept = Kept(options.keep_lines or KEPT_LINES, options.keep_size or KEPT_SIZE, seconds)
+    return DurableLogs(Path(options.data), kept)
+
+
+def _serve(options: argparse.Namespace, certificate: Certificate | None, registry: Registry | None, logs: Logs) -> int:
     chat = ChatServer(
         options.port, host=options.host, backlog=options.backlog, member_rate=options.member_rate,
         certificate=certificate, registry=registry, members_only=options.members_only, insecure=options.insecure,
+        logs=logs,
     )  # fmt: skip
     on_signals(lambda _number: _end(chat), signal.SIGINT, signal.SIGTERM)
     chat.start()

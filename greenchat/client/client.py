@@ -20,11 +20,11 @@ from greenchat.client.routes import Route, Routes
 from greenchat.client.session import Session, connect
 from greenchat.client.trust import Trust
 from greenchat.client.uploads import Served, Uploads
-from greenchat.errors import Code, ConnectError, GreenchatError, ServerGone, TransferError, sentence
+from greenchat.errors import Code, ConnectError, GreenchatError, ServerGone, TransferError, known, sentence
 from greenchat.net import LOOPBACK, is_loopback
 from greenchat.protocol.limits import ANSWER_SECONDS, DOWNLOADS, GOODBYE_SECONDS, MAX_DOWNLOADS, MAX_ROOMS, MIN_RATE
 from greenchat.protocol.names import user_name
-from greenchat.protocol.records import Dial, Fail, Hello, List, Private, Record, Rooms, Take, Undelivered, Want
+from greenchat.protocol.records import Dial, Fail, Hello, List, Note, Private, Record, Rooms, Take, Undelivered, Want
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import VERSION, Event, Text, message_line
 from greenchat.security.keys import Identity
@@ -70,7 +70,7 @@ class ChatClient:
     acknowledged: *on_lost* is called with the reason, and *on_back* with how many messages were lost for good, or None
     if the room has begun anew and nobody knows.
     *on_private* is called with what somebody says to this user alone, *on_undelivered* if what this one said so came to
-    nothing.
+    nothing; *on_note* with the code of what the server has to tell, such as that messages wait there.
     A context manager connects and closes:
 
         with ChatClient("ann", port=6001) as ann:
@@ -107,6 +107,7 @@ class ChatClient:
         on_back: Callable[[int | None], object] = _ignore,
         on_private: Callable[[Message], object] = _ignore,
         on_undelivered: Callable[[GreenchatError], object] = _ignore,
+        on_note: Callable[[Code], object] = _ignore,
     ) -> None:
         if not 1 <= parallel <= MAX_DOWNLOADS:
             raise ValueError(f"from 1 to {MAX_DOWNLOADS} files can be fetched at once")
@@ -132,6 +133,7 @@ class ChatClient:
         self._on_back = on_back
         self._on_private = on_private
         self._on_undelivered = on_undelivered
+        self._on_note = on_note
         self._peers = Peers(known_peers, self._server)
         self._inbox = Inbox()
         routes = Routes(self._server, Route(route), identity)
@@ -333,10 +335,17 @@ class ChatClient:
                 self._listed += rooms[: max(0, MAX_ROOMS - len(self._listed))]
                 if not more:
                     self._list_is_whole.set()
+            case _:
+                self._hear(event)
+
+    def _hear(self, event: Event) -> None:
+        match event:
             case Private(who, text):
                 self._on_private(Message(safe_line(who), safe_line(text)))
             case Undelivered(who, code, _):
                 self._on_undelivered(TransferError(code, f"{safe_line(who)} was not told: {sentence(code)}"))
+            case Note(code, _):
+                self._on_note(known(code))
 
 
 def _not_connected() -> ServerGone:

@@ -31,6 +31,7 @@ _PASSING: Final = frozenset(
         Code.SHUTDOWN,
         Code.SLOW_CONSUMER,
         Code.TOO_MANY_FAILURES,
+        Code.UNAVAILABLE,
         Code.UNREACHABLE,
     }
 )

@@ -20,7 +20,7 @@ from greenchat.client.display import Display
 from greenchat.client.downloads import Received
 from greenchat.client.menu import GOODBYE, NO_SUCH_OPTION, run_menu
 from greenchat.client.uploads import Served
-from greenchat.errors import BadName, Code, GreenchatError, ProtocolError, Refused, ServerGone, TransferError
+from greenchat.errors import BadName, Code, GreenchatError, ProtocolError, Refused, ServerGone, TransferError, sentence
 from greenchat.protocol.limits import GOODBYE_SECONDS, MAX_FETCHES, MAX_UNWRITTEN, MAX_WANTED
 from greenchat.protocol.text import safe_line
 from greenchat.security.tls import short
@@ -238,6 +238,10 @@ class Program:
     def on_private(self, message: Message) -> None:
         """Show what somebody says to this user alone; not among the messages, where a name could read like it."""
         self.hint(f"{message.sender} says to you alone: {message.text}")
+
+    def on_note(self, code: Code) -> None:
+        """Show what the server has to tell."""
+        self.hint(sentence(code))
 
     def _on_broken(self, fd: int) -> None:
         if fd == STDOUT:

@@ -109,6 +109,52 @@ CATCH_UP_SIZE: Final = 256 * 1024
 MAX_SPEAKERS: Final = 65_536
 """Of all rooms, those of whom it is known how much they have said; past that who was silent longest is forgotten."""
 
+MAX_UNKEPT: Final = 4 * 1024 * 1024
+"""Bytes of all rooms together that were said and have no place yet, because the disk or a network is slow, before
+whoever says more has to wait."""
+
+PLACED_AT_ONCE: Final = MAX_PIECE
+"""Of these, written in one step, and told to the members in another."""
+
+WRITE_PATIENCE: Final = 0.002
+"""For such a step, before members are handed what was written before it: a slow disk does not hold that up."""
+
+CHECKPOINT_SIZE: Final = 4 * 1024 * 1024
+"""Of SQLite's journal, before a thread moves it to its place in the file. SQLite does so at 1,000 pages."""
+
+COMMIT_COST: Final = 8 * 1024
+"""Of it, taken by each commit besides what it is about."""
+
+MAX_JOURNAL: Final = 64 * 1024 * 1024
+"""Of it, before commits have to wait until it is empty."""
+
+LOG_RETRY_SECONDS: Final = 1.0
+"""Before what could not be written is tried again."""
+
+SETTLE_SECONDS: Final = 5.0
+"""For what somebody said through another connection to have its place, when it comes back; a client waits for 10."""
+
+KEPT_LINES: Final = 1_000_000
+"""Of each room, kept on the disk if not told otherwise."""
+
+KEPT_SIZE: Final = 1024 * 1024 * 1024
+"""Of all rooms together, the same in bytes."""
+
+MIN_KEPT_SIZE: Final = 1024 * 1024
+"""The least that these can be told to be."""
+
+KEPT_ROOMS: Final = 65_536
+"""Rooms of which nothing is kept but their place, before that is forgotten too."""
+
+TRIMMED_AT_ONCE: Final = 1000
+"""Entries forgotten in one step, so that no commit takes long."""
+
+TIDY_DATA_SECONDS: Final = 60.0
+"""Between two looks for what is too old to be kept."""
+
+DATA_LOCK_SECONDS: Final = 1.0
+"""For another program that reads or copies the file to be done with it."""
+
 MAX_ROOMS: Final = 1024
 """Rooms of a server; past that the one that was left longest ago is forgotten."""
 

@@ -20,6 +20,7 @@ __all__ = [
     "Have",
     "Hello",
     "List",
+    "Note",
     "Private",
     "Proof",
     "Pull",
@@ -229,6 +230,14 @@ class Undelivered(Record):
     """The last private message to *who* came to nothing."""
 
     who: str
+    code: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Note(Record):
+    """Something about the server that the user may want to know; nothing ends by it."""
+
     code: str
     text: str
 

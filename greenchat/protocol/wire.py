@@ -33,6 +33,7 @@ from greenchat.protocol.records import (
     Have,
     Hello,
     List,
+    Note,
     Private,
     Proof,
     Record,
@@ -290,7 +291,7 @@ class ClientWire(_Wire):
 
     __slots__ = ()
 
-    _ALLOWED = (Want, Take, Fail, Dial, Error, Ack, Rooms, Private, Undelivered)
+    _ALLOWED = (Want, Take, Fail, Dial, Error, Ack, Rooms, Private, Undelivered, Note)
 
     def __init__(self) -> None:
         super().__init__(MAX_DELIVERY)

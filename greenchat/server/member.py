@@ -1,12 +1,12 @@
 """A user who is here, under a name and in a room: a guest or a client, whatever its connection is like."""
 
-from greenchat.errors import Code
+from greenchat.errors import Code, sentence
+from greenchat.log.log import Entry
 from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import SEND_SECONDS
-from greenchat.protocol.records import Ack, Get, Have, Hello, List, Private, Record, Refuse
+from greenchat.protocol.records import Ack, Get, Have, Hello, List, Note, Private, Record, Refuse
 from greenchat.protocol.wire import Event, ServerWire, Text
 from greenchat.server.house import House
-from greenchat.server.log import Entry
 from greenchat.server.outbox import Outbox
 from greenchat.server.private import pass_on
 from greenchat.server.resume import missed, new_origin, origin_of, start
@@ -117,6 +117,11 @@ class Member:
     def silenced(self) -> bool:
         """Whether it has been told to go."""
         return self._outbox.finished
+
+    def note(self, code: Code) -> None:
+        """Send a note, unless it is a guest, who knows no records."""
+        if self.listen is not None:
+            self.tell(Note(code, sentence(code)))
 
     def count(self, lines: int) -> int:
         """How many lines it has said with these, if it has a session, or else 0."""

@@ -2,22 +2,24 @@
 
 import hashlib
 import itertools
+import secrets
 from collections.abc import Iterator
 
 from greenchat.errors import Code, Refused
+from greenchat.log.log import Entry, Log
 from greenchat.protocol.limits import MAX_HISTORY
 from greenchat.protocol.names import name_key
 from greenchat.protocol.records import Hello
-from greenchat.server.log import Entry, Log
 
 __all__ = ["missed", "new_origin", "origin_of", "start"]
 
+_run = secrets.token_hex(4)
 _numbers = itertools.count()
 
 
 def new_origin() -> str:
     """For who will not come back as the same."""
-    return f"~{next(_numbers):x}"
+    return f"~{_run}{next(_numbers):x}"  # what was said in another run is kept, too
 
 
 def origin_of(hello: Hello) -> str:

@@ -6,23 +6,26 @@ hands each member the bytes. Where its own lines have their place, a member may 
 """
 
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import gevent
-from gevent import get_hub
 from gevent.lock import BoundedSemaphore
 
+from greenchat.log.log import Entry, Log, Logs
+from greenchat.log.memory import MemoryLogs
 from greenchat.net import next_turn
 from greenchat.protocol.limits import (
     CATCH_UP_SECONDS,
     MAX_PASS,
     MAX_PIECE,
+    MAX_UNKEPT,
     MIN_PIECE,
     STEADY_RATE,
 )
-from greenchat.server.log import Entry, Log, Memory, MemoryLog
+from greenchat.protocol.names import name_key
 
 __all__ = ["Budget", "Member", "Room"]
 
@@ -67,11 +70,13 @@ class Budget:
 
 
 class Room:
-    """Everyone who hears what one of them says; it shares *memory* and *budget* with others."""
+    """Everyone who hears what one of them says, in the order of a log that is one of *logs*.
 
-    def __init__(self, name: str = "", memory: Memory | None = None, budget: Budget | None = None) -> None:
+    It shares its *budget* with others. May wait. Raises `Refused` if its log can't be had at the moment.
+    """
+
+    def __init__(self, name: str = "", logs: Logs | None = None, budget: Budget | None = None) -> None:
         self.name = name
-        self.log: Log = MemoryLog(memory or Memory(), self._place)
         self._budget = budget or Budget()
         self._members: dict[Member, float] = {}
         """In the order of joining, each with when what it has said would be said at `limits.STEADY_RATE`."""
@@ -82,6 +87,9 @@ class Room:
         """What a member hears instead of a part of what is fresh: of its own, and of what came before it joined."""
         self._turn_ends = False
         """Whether it has been seen to that what is fresh is handed out at the end of this turn."""
+        self._since_look = 0
+        """Bytes placed since the last look at who is behind."""
+        self.log: Log = (logs or MemoryLogs()).open(name_key(name), weakref.proxy(self))
 
     def __len__(self) -> int:
         return len(self._members)
@@ -112,14 +120,13 @@ class Room:
         cost = size * len(self._members)
         if self._is_steady(sender, size) and self._budget.handed_out + cost <= MAX_PASS:
             self._budget.handed_out += cost
-            self._append(sender, prefix, block)
+            self._append(sender, prefix, block, MAX_UNKEPT)
             return
         for piece in _pieces(block, len(prefix), self._most_at_once()):
             with self._budget.flooding:
-                self._let_others_catch_up()
-                if sender.silenced:
-                    return
-                self._append(sender, prefix, piece)
+                if not self.log.later:
+                    self._let_others_catch_up()
+                self._append(sender, prefix, piece, MAX_PIECE)
 
     def _is_steady(self, sender: Member, size: int) -> bool:
         """Whether *sender* says no more than `limits.STEADY_RATE` for long, and `limits.MIN_PIECE` at once."""
@@ -129,15 +136,21 @@ class Room:
             self._members[sender] = min(said_at, now + MIN_PIECE / STEADY_RATE)  # who floods can stop at any time
         return said_at <= now + MIN_PIECE / STEADY_RATE
 
-    def _append(self, sender: Member, prefix: bytes, block: bytes) -> None:
+    def _append(self, sender: Member, prefix: bytes, block: bytes, unkept: int) -> None:
+        """Hand *block* to the log, when no more than so many bytes have still to be placed."""
+        self.log.wait(unkept)
+        if sender.silenced:
+            return
         lines = block.count(b"\n")
         named = prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
         self.log.append(sender.origin, named, lines, sender.count(lines))
 
-    def _place(self, entry: Entry) -> None:
+    def place(self, entry: Entry) -> None:
+        """*entry* is the next. Never waits."""
+        self._since_look += len(entry.block)
         if not self._turn_ends:
             self._turn_ends = True
-            get_hub().loop.run_callback(self._end_turn)  # when all that has come in this turn has been read
+            self.log.soon(self._end_turn)
         begin, end = self._fresh_size, self._fresh_size + len(entry.block)
         self._fresh.append(entry.block)
         if speaker := self._by_origin.get(entry.origin):
@@ -145,6 +158,11 @@ class Room:
         self._fresh_size = end
         if end > MAX_PIECE:  # those who spoke each get bytes of their own, which must not grow with their number
             self._flush()
+
+    def catch_up(self) -> None:
+        """Wait, for a bounded time, until nobody is behind, if much was placed."""
+        if self._since_look > MAX_PIECE or self._since_look * len(self._members) > MAX_PASS:
+            self._let_others_catch_up()
 
     def _end_turn(self) -> None:
         self._flush()
@@ -159,7 +177,9 @@ class Room:
         return max(MIN_PIECE, min(MAX_PIECE, MAX_PASS // max(1, len(self._members))))
 
     def _let_others_catch_up(self) -> None:
-        next_turn()  # hand out what is fresh
+        self._flush()
+        next_turn()
+        self._since_look = 0
         end = time.monotonic() + CATCH_UP_SECONDS
         while any(member.behind for member in self._members) and time.monotonic() < end:
             gevent.sleep(_LOOK_AGAIN)

@@ -1,13 +1,16 @@
 """The rooms of a server, each with its own log, order and members."""
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 
+from gevent.lock import BoundedSemaphore
+
 from greenchat.errors import Code, Refused
+from greenchat.log.log import Logs
 from greenchat.protocol.limits import MAX_ROOMS, ROOMS_LISTED
 from greenchat.protocol.names import name_key, user_name
 from greenchat.protocol.records import Rooms as Listed
-from greenchat.server.log import Memory
 from greenchat.server.room import Budget, Room
 
 __all__ = ["LOBBY", "Rooms"]
@@ -19,22 +22,28 @@ LOBBY = "lobby"
 class Rooms:
     """Rooms by name; one that nobody is in any more is kept, with what was said, for those who come back."""
 
-    def __init__(self) -> None:
-        self._memory = Memory()
+    def __init__(self, logs: Logs) -> None:
+        self._logs = logs
         self._budget = Budget()
         self._rooms: OrderedDict[str, Room] = OrderedDict()
         """Those that were entered last at the end."""
+        self._known: weakref.WeakValueDictionary[str, Room] = weakref.WeakValueDictionary()
+        """These, and those that are forgotten but for somebody who still has business there."""
+        self._opening = BoundedSemaphore()
 
     def find(self, name: str) -> Room:
-        """The room *name*, which may be new. Raises `BadName`, or `Refused` if there are too many."""
+        """The room *name*, which may be new. May wait.
+
+        Raises `BadName`, or `Refused` if there are too many, or if its log can't be had at the moment.
+        """
         name = user_name(name) if name else LOBBY
         key = name_key(name)
+        room = self._open(key, name)
         if key not in self._rooms:
             self._make_place()
-            self._rooms[key] = Room(name, self._memory, self._budget)
-            self._memory.logs = len(self._rooms)
+            self._rooms[key] = room
         self._rooms.move_to_end(key)
-        return self._rooms[key]
+        return room
 
     def counts(self) -> list[tuple[str, int]]:
         """The rooms with somebody in them, by name, and how many."""
@@ -51,6 +60,13 @@ class Rooms:
         """Hand out what is left."""
         for room in self._rooms.values():
             room.close()
+
+    def _open(self, key: str, name: str) -> Room:
+        with self._opening:  # never one twice
+            room = self._known.get(key)
+            if room is None:
+                room = self._known[key] = Room(name, self._logs, self._budget)
+            return room
 
     def _make_place(self) -> None:
         if len(self._rooms) < MAX_ROOMS:

@@ -10,6 +10,8 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from greenchat.errors import Code, ListenError, Refused
+from greenchat.log.log import Logs
+from greenchat.log.memory import MemoryLogs
 from greenchat.net import LOOPBACK, Listener, is_loopback, listen, send_now
 from greenchat.protocol.limits import DRAIN_SECONDS, FLUSH_SECONDS, HIGH_WATERMARK, TURNED_OUT
 from greenchat.protocol.wire import ServerWire
@@ -43,6 +45,7 @@ class ChatServer:
     With a *certificate* all chat is encrypted; with a *registry*, too, each name belongs to the key that used it first,
     and *members_only* lets nobody in who has none of them, unless invited. Without a certificate the server has to be
     on this machine alone, unless *insecure* says that anybody on the way may read and change what is said and sent.
+    What is said is kept in *logs*, which it does not close; without them, as much as `limits.TAIL_LINES` in memory.
     What happens to members is logged under ``greenchat.server``. Raises `ValueError` for members or a registry without
     what they take.
     """
@@ -58,6 +61,7 @@ class ChatServer:
         registry: Registry | None = None,
         members_only: bool = False,
         insecure: bool = False,
+        logs: Logs | None = None,
     ) -> None:
         if (registry and not certificate) or (members_only and not registry):
             raise ValueError("members take a registry, and that a certificate: without, nobody can prove who he is")
@@ -70,6 +74,8 @@ class ChatServer:
         if certificate and registry:
             self._door = Door(registry, members_only=members_only)
         self._insecure = insecure
+        self._logs = logs or MemoryLogs()
+        self._logs.watch(self._note)
         self._hosts = LOOPBACK if host is None else (host,)
         self._listeners: list[Listener] = []
         self._watching: gevent.Greenlet[..., None] | None = None
@@ -91,7 +97,7 @@ class ChatServer:
                 f"at {self.hosts[0]} nothing would be encrypted: give --tls, or else --insecure",
             )
         self._relay = RelayRoom()
-        self._rooms = Rooms()
+        self._rooms = Rooms(self._logs)
         directory: Directory[Party] = Directory()
         self._office = TicketOffice(directory, self._relay)
         self._house = House(
@@ -135,6 +141,7 @@ class ChatServer:
     def _end(self) -> None:
         if self._watching:
             self._watching.kill()
+        self._logs.settle(FLUSH_SECONDS)
         self._rooms.close()
         for session in self._sessions:
             session.end(Code.SHUTDOWN)
@@ -156,6 +163,10 @@ class ChatServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _note(self, works: bool) -> None:  # noqa: FBT001 - what the logs are doing
+        for session in list(self._sessions):
+            session.note(Code.KEPT_AGAIN if works else Code.WAITING)
 
     def _make_room(self) -> None:
         """Without descriptors nobody can come in: those go who take one and say nothing."""

@@ -213,6 +213,11 @@ class Session:
             case Proof() if self._claim:
                 self._enter_by(self._claim, event)
 
+    def note(self, code: Code) -> None:
+        """Tell the peer something, if it is a client that has been let in."""
+        if self._member:
+            self._member.note(code)
+
     def leave(self) -> None:
         """Give the name back; the others hear nothing more from it."""
         if self._member:

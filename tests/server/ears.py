@@ -2,7 +2,7 @@
 
 import itertools
 
-from greenchat.server.log import Entry
+from greenchat.log.log import Entry
 
 _numbers = itertools.count()
 

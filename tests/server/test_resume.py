@@ -1,9 +1,11 @@
 import pytest
+from log.shelves import Audience
 
 from greenchat.errors import Code, Refused
+from greenchat.log.log import Entry
+from greenchat.log.memory import MemoryLog, MemoryLogs
 from greenchat.protocol.limits import MAX_HISTORY
 from greenchat.protocol.records import Hello
-from greenchat.server.log import Entry, Memory, MemoryLog
 from greenchat.server.resume import missed, new_origin, origin_of, start
 
 
@@ -12,7 +14,7 @@ def hello(name: str = "ann", room: str = "", session: str = "s") -> Hello:
 
 
 def filled(lines: int, begin: int = 0) -> MemoryLog:
-    log = MemoryLog(Memory(), lambda _entry: None)
+    log = MemoryLogs().open("lobby", Audience())
     for number in range(lines):
         log.append("bob", b"%d\n" % number, 1, 0)
     for _ in range(begin):

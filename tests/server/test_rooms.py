@@ -2,20 +2,21 @@ import pytest
 from server.ears import Ear
 
 from greenchat.errors import Code, Refused
+from greenchat.log.memory import MemoryLogs
 from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import MAX_LINE, MAX_ROOMS, ROOMS_LISTED
 from greenchat.server.rooms import LOBBY, Rooms
 
 
 def test_room_is_one_however_its_name_is_written() -> None:
-    rooms = Rooms()
+    rooms = Rooms(MemoryLogs())
     assert rooms.find("Tea") is rooms.find("tea") is not rooms.find("coffee")
     assert rooms.find("") is rooms.find("LOBBY")
     assert rooms.find("").name == LOBBY
 
 
 def test_rooms_with_somebody_are_counted() -> None:
-    rooms = Rooms()
+    rooms = Rooms(MemoryLogs())
     rooms.find("empty")
     for name, room in (("ann", "tea"), ("bob", "tea"), ("cat", "")):
         rooms.find(room).join(Ear(name))
@@ -23,7 +24,7 @@ def test_rooms_with_somebody_are_counted() -> None:
 
 
 def test_many_rooms_are_told_in_several_records_each_of_which_fits() -> None:
-    rooms = Rooms()
+    rooms = Rooms(MemoryLogs())
     for number in range(3 * ROOMS_LISTED - 1):
         rooms.find("\U0001f600" * 29 + str(number)).join(Ear("ann"))
     told = list(rooms.listed())
@@ -36,12 +37,12 @@ def test_many_rooms_are_told_in_several_records_each_of_which_fits() -> None:
 
 
 def test_no_room_is_told_in_one_record() -> None:
-    (told,) = Rooms().listed()
+    (told,) = Rooms(MemoryLogs()).listed()
     assert (told.rooms, told.more) == ((), 0)
 
 
 def test_rooms_are_bounded_and_the_one_left_longest_ago_is_forgotten() -> None:
-    rooms = Rooms()
+    rooms = Rooms(MemoryLogs())
     first, second = rooms.find("0"), rooms.find("1")
     for number in range(2, MAX_ROOMS):
         rooms.find(str(number)).join(Ear("ann"))

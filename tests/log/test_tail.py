@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greenchat.protocol.limits import CATCH_UP_SIZE, MAX_SPEAKERS, MAX_TAIL, MAX_TAILS, TAIL_LINES
-from greenchat.server.log import Entry, Memory, MemoryLog, Tail
+from greenchat.log.log import Entry
+from greenchat.log.tail import Memory, Tail
+from greenchat.protocol.limits import CATCH_UP_SIZE, MAX_TAIL, MAX_TAILS, TAIL_LINES
 
 
 def entry(position: int, *lines: bytes, origin: str = "ann") -> Entry:
@@ -67,48 +68,19 @@ def test_much_is_read_in_parts() -> None:
     assert [each.position for each in tail.read(3)] == [4, 5]
 
 
-def test_what_is_appended_is_placed_at_once_and_in_order() -> None:
-    placed: list[Entry] = []
-    log = MemoryLog(Memory(), placed.append)
-    log.append("ann", b"ann: 1\nann: 2\n", 2, 2)
-    log.append("bob", b"bob: 1\n", 1, 0)
-    assert placed == [Entry(2, 2, b"ann: 1\nann: 2\n", "ann", 2), Entry(3, 1, b"bob: 1\n", "bob", 0)]
-    assert log.read(0) == placed
-    assert (log.position, log.begin) == (3, 0)
-
-
-def test_log_knows_how_much_was_said_by_those_with_a_session() -> None:
-    log = MemoryLog(Memory(), lambda _entry: None)
-    assert log.said("ann") is None
-    log.append("ann", b"x\n", 1, 7)
-    log.append("bob", b"x\n", 1, 0)
-    assert (log.said("ann"), log.said("bob")) == (7, None)
-
-
-def test_speakers_are_bounded() -> None:
-    log = MemoryLog(Memory(), lambda _entry: None)
-    for number in range(MAX_SPEAKERS + 1):
-        log.append(str(number), b"x\n", 1, 1)
-    assert (log.said("0"), log.said("1"), log.said(str(MAX_SPEAKERS))) == (None, 1, 1)
-
-
-def test_every_log_has_an_epoch_of_its_own() -> None:
-    assert MemoryLog(Memory(), print).epoch != MemoryLog(Memory(), print).epoch
-
-
 def test_many_logs_share_what_one_may_keep() -> None:
     memory = Memory()
-    memory.logs = 4 * MAX_TAILS // MAX_TAIL
+    others = [Tail(memory) for _ in range(4 * MAX_TAILS // MAX_TAIL - 1)]
     tail = Tail(memory)
     for number in range(100):
         tail.add(entry(number + 1, b"x" * 100_000))
     assert tail._size <= MAX_TAIL // 4
     assert tail.read(99)[-1].position == 100
+    others.clear()
+    assert memory.tail == MAX_TAIL
 
 
 def test_entry_that_is_larger_than_all_that_may_be_kept_is_forgotten() -> None:
-    memory = Memory()
-    memory.logs = MAX_TAILS
-    tail = Tail(memory)
-    tail.add(entry(1, b"x"))
+    tail = Tail(Memory())
+    tail.add(entry(1, b"x" * MAX_TAIL))
     assert (tail.begin, tail.read(1)) == (1, [])

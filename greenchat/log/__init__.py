@@ -1,0 +1,1 @@
+"""What was said: rooms' logs, wherever they are kept."""

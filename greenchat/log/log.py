@@ -1,0 +1,90 @@
+"""A room's log: what was said there, in its order, each line at its position, kept for those who come back."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+__all__ = ["Audience", "Entry", "Log", "Logs"]
+
+
+class Entry(NamedTuple):
+    """Lines of one speaker that stand together in a log."""
+
+    position: int
+    """Of the last line; the first line of a log has 1."""
+    lines: int
+    block: bytes
+    """The lines, with the speaker's name before each."""
+    origin: str
+    """Whose they are, through whatever connection they came."""
+    said: int
+    """How many lines the speaker has said with these."""
+
+    def after(self, position: int) -> "Entry":
+        """What comes after *position*."""
+        skipped = self.lines - (self.position - position)
+        if skipped <= 0:
+            return self
+        block = self.block.split(b"\n", skipped)[-1]
+        return self._replace(block=block, lines=self.lines - skipped)
+
+
+class Audience(Protocol):
+    """Who hears what has its place: a room."""
+
+    def place(self, entry: Entry) -> None:
+        """*entry* is the next. Never waits."""
+
+    def catch_up(self) -> None:
+        """Wait, for a bounded time, until what was placed before has been taken, if that is much."""
+
+
+class Log(Protocol):
+    """What a room needs of its log, wherever that keeps what it is given."""
+
+    epoch: str
+    """Positions of one epoch can be compared; a log that has lost its place begins another."""
+    position: int
+    """Of the last line that was placed."""
+    later: bool
+    """Whether what is appended is placed later, by a greenlet that lets the audience catch up before."""
+
+    @property
+    def begin(self) -> int:
+        """The position of the last line that is forgotten."""
+
+    def append(self, origin: str, block: bytes, lines: int, said: int) -> None:
+        """Have these lines placed. Never waits."""
+
+    def wait(self, most: int) -> None:
+        """Wait until no more than *most* bytes that were appended, to any log, have still to be placed."""
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Have *call* called when all that has come in this turn of the loop has been read.
+
+        If that is about to be placed, it is called then.
+        """
+
+    def settle(self) -> None:
+        """Wait until all that was appended so far has been placed. Raises `Refused` if that takes too long."""
+
+    def said(self, origin: str) -> int | None:
+        """How many lines *origin* has said; None if nobody knows any more. May wait. Raises `Refused`."""
+
+    def read(self, position: int) -> list[Entry]:
+        """Some of what comes next after *position*, or after the `begin`. May wait. Raises `Refused`."""
+
+
+class Logs(Protocol):
+    """The logs of all rooms."""
+
+    def open(self, room: str, audience: Audience) -> Log:
+        """The log of *room*, which is not open yet. May wait. Raises `Refused` if it can't be had at the moment."""
+
+    def watch(self, on_state: Callable[[bool], object]) -> None:
+        """Call *on_state* with False when nothing can be placed for the time being, and with True when it can again."""
+
+    def settle(self, seconds: float) -> None:
+        """Wait until all that was appended so far has been placed, for so long at most."""
+
+    def close(self) -> None:
+        """End; what has still to be placed is lost."""

@@ -1,0 +1,192 @@
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from greenchat.log import database as module
+from greenchat.log.database import Database, Kept, Row, State
+from greenchat.log.log import Entry
+from greenchat.protocol.limits import MAX_SPEAKERS
+
+
+def row(position: int, block: bytes = b"x\n", room: str = "lobby", origin: str = "ann", said: int = 0) -> Row:
+    return Row(room, f"epoch of {room}", Entry(position, block.count(b"\n"), block, origin, said))
+
+
+def blocks(database: Database, room: str = "lobby", position: int = 0) -> list[bytes]:
+    return [entry.block for entry in database.read(room, position)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "messages.db"
+
+
+@pytest.fixture
+def database(path: Path) -> Iterator[Database]:
+    one = Database(path, Kept())
+    yield one
+    one.close()
+
+
+def test_room_of_which_nothing_is_known(database: Database) -> None:
+    assert database.state("lobby")[1:] == (0, 0)
+    assert (blocks(database), database.said("ann")) == ([], None)
+
+
+def test_room_where_nothing_was_said_yet_keeps_its_epoch(path: Path) -> None:
+    first, second = Database(path, Kept()), Database(path, Kept())
+    assert first.state("lobby") == second.state("lobby")
+    first.close()
+    second.close()
+
+
+def test_what_was_committed_is_there_when_it_is_opened_again(path: Path) -> None:
+    first = Database(path, Kept())
+    first.commit([row(1, said=1), row(3, b"a\nb\n", said=3), row(1, room="tea", origin="bob")])
+    first.close()
+    again = Database(path, Kept())
+    assert again.read("lobby", 0) == [Entry(1, 1, b"x\n", "ann", 1), Entry(3, 2, b"a\nb\n", "ann", 3)]
+    assert blocks(again, "tea") == [b"x\n"]
+    assert (again.state("lobby"), again.state("tea")) == (
+        State("epoch of lobby", 3, 0),
+        State("epoch of tea", 1, 0),
+    )
+    assert (again.said("ann"), again.said("bob")) == (3, None)
+    again.close()
+
+
+def test_commit_that_fails_leaves_nothing(database: Database) -> None:
+    database.commit([row(1)])
+    with pytest.raises(sqlite3.IntegrityError):
+        database.commit([row(2), row(1)])
+    assert (blocks(database), database.state("lobby")) == ([b"x\n"], State("epoch of lobby", 1, 0))
+    database.commit([row(2)])
+    assert blocks(database) == [b"x\n"] * 2
+
+
+def test_file_is_for_its_user_alone(database: Database, path: Path) -> None:
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_room_keeps_its_last_lines(path: Path) -> None:
+    database = Database(path, Kept(lines=1000))
+    begins: dict[str, int] = {}
+    for number in range(1, 2001):
+        begins |= database.commit([row(number, b"%d\n" % number), row(number, room="tea" if number < 9 else "pub")])
+    begin = begins["lobby"]
+    assert 990 <= begin <= 1000
+    assert database.state("lobby") == State("epoch of lobby", 2000, begin)
+    kept, position = list[bytes](), begin
+    while found := database.read("lobby", position):
+        kept += [entry.block for entry in found]
+        position = found[-1].position
+    assert kept == [b"%d\n" % number for number in range(begin + 1, 2001)]
+    assert len(blocks(database, "tea")) == 8
+    database.close()
+
+
+def test_file_has_so_many_bytes_and_the_newest_of_all_rooms(path: Path) -> None:
+    database = Database(path, Kept(size=1_000_000))
+    for number in range(1, 1001):
+        database.commit([row((number + 1) // 2, b"x" * 4000 + b"\n", room=f"{number % 2}")])
+        assert database._used() <= 1_000_000 + 10_000
+    database.cut_journal()
+    assert path.stat().st_size <= 1_000_000 + 20_000
+    for room in ("0", "1"):
+        state, entries = database.state(room), database.read(room, 0)
+        assert state.begin == entries[0].position - 1
+        assert 60 < state.position - state.begin < 130
+    database.close()
+
+
+def test_journal_is_emptied(database: Database, path: Path) -> None:
+    for number in range(1, 301):
+        database.commit([row(number, b"x" * 4000 + b"\n")])
+    assert database.checkpoint() > 1_000_000
+    database.cut_journal()
+    assert path.with_name("messages.db-wal").stat().st_size == 0
+    assert database.checkpoint() == 0
+
+
+def test_what_is_old_is_forgotten(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database(path, Kept(seconds=60))
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    database.commit([row(1, b"old\n")])
+    monkeypatch.setattr(time, "time", lambda: 1050.0)
+    database.commit([row(2, b"new\n")])
+    assert database.tidy() == {}
+    monkeypatch.setattr(time, "time", lambda: 1070.0)
+    assert database.tidy() == {"lobby": 1}
+    assert (blocks(database), database.tidy()) == ([b"new\n"], {})
+    database.close()
+
+
+def test_position_is_kept_though_all_is_forgotten(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database(path, Kept(seconds=60))
+    database.commit([row(1), row(2)])
+    monkeypatch.setattr(time, "time", lambda: 1e12)
+    assert database.tidy() == {"lobby": 2}
+    assert database.state("lobby") == State("epoch of lobby", 2, 2)
+    database.close()
+
+
+def test_speakers_are_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    for second in range(MAX_SPEAKERS // 1000 + 2):
+        monkeypatch.setattr(time, "time", lambda: float(second))  # noqa: B023 - called before the next
+        database.commit([row(second + 1)])
+        rows = [(f"{second} {number}", 1, second) for number in range(1000)]
+        database._db.executemany("INSERT INTO speakers VALUES (?, ?, ?)", rows)
+    database.tidy()
+    assert database._count("SELECT count(*) FROM speakers") <= MAX_SPEAKERS + 1000
+    assert (database.said("0 0"), database.said("66 999")) == (None, 1)
+
+
+def test_places_of_empty_rooms_are_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_ROOMS", 10)
+    database = Database(path, Kept(seconds=0))
+    database.commit([row(1, room=str(number)) for number in range(10)])
+    monkeypatch.setattr(time, "time", lambda: 1e12)
+    database.tidy()
+    database.tidy()
+    assert database._count("SELECT count(*) FROM rooms") == 10
+    database.commit([row(1, room="10")])
+    database.tidy()
+    epoch = database.state("new").epoch
+    assert [database.state(str(number)) for number in (0, 9)] == [State(epoch, 0, 0)] * 2
+    assert database.state("10") == State("epoch of 10", 1, 0)
+    database.close()
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(1, 9000), min_size=2, max_size=12), st.data())
+def test_torn_write_damages_nothing_that_was_committed(tmp_path: Path, sizes: list[int], data: st.DataObject) -> None:
+    """A crash in the middle of a write leaves a part of it, or bytes that nobody wrote."""
+    for old in tmp_path.iterdir():
+        old.unlink()
+    path, journal = tmp_path / "messages.db", tmp_path / "messages.db-wal"
+    database = Database(path, Kept())
+    lengths = []
+    for number, size in enumerate(sizes, 1):
+        database.commit([row(number, b"%d" % number * size + b"\n")])
+        lengths.append(journal.stat().st_size)
+    survived = data.draw(st.integers(0, len(sizes) - 2))
+    torn = data.draw(st.integers(lengths[survived], lengths[survived + 1] - 1))
+    shutil.copy(path, tmp_path / "torn.db")
+    written = journal.read_bytes()
+    garbage = data.draw(st.binary(max_size=100))
+    (tmp_path / "torn.db-wal").write_bytes(written[:torn] + garbage)
+    database.close()
+    after = Database(tmp_path / "torn.db", Kept())
+    found, position = list[bytes](), 0
+    while entries := after.read("lobby", position):
+        found += [entry.block for entry in entries]
+        position = entries[-1].position
+    assert found == [b"%d" % number * size + b"\n" for number, size in enumerate(sizes[: survived + 1], 1)]
+    assert after.commit([row(survived + 2, b"next\n")]) == {}
+    after.close()
