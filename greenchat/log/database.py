@@ -25,6 +25,7 @@ from greenchat.protocol.limits import (
 __all__ = ["Database", "Kept", "Row", "State"]
 
 _SCHEMA: Final = """
+PRAGMA page_size = 16384;  -- what is said in a flood comes in long blocks
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA wal_autocheckpoint = 0;

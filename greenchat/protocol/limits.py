@@ -122,8 +122,8 @@ WRITE_PATIENCE: Final = 0.002
 CHECKPOINT_SIZE: Final = 4 * 1024 * 1024
 """Of SQLite's journal, before a thread moves it to its place in the file. SQLite does so at 1,000 pages."""
 
-COMMIT_COST: Final = 8 * 1024
-"""Of it, taken by each commit besides what it is about."""
+COMMIT_COST: Final = 32 * 1024
+"""Of it, taken by each commit besides what it is about: two pages."""
 
 MAX_JOURNAL: Final = 64 * 1024 * 1024
 """Of it, before commits have to wait until it is empty."""
