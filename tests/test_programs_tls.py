@@ -41,7 +41,7 @@ def encrypted_server(stack: ExitStack, *arguments: str) -> tuple[Server, str]:
 def test_one_flag_on_each_side_is_enough(stack: ExitStack, tmp_path: Path, home: Path) -> None:
     server, fingerprint = encrypted_server(stack)
     ann = stack.enter_context(Client(server.port, tmp_path, "--name", "ann", "--tls"))
-    ann.err.wait_for(f"from now on 127.0.0.1 port {server.port} is known by its fingerprint {fingerprint}\n")
+    ann.err.wait_for(f"from now on 127.0.0.1:{server.port} is known by its fingerprint {fingerprint}\n")
     ann.wait_for_menu()
     bob = stack.enter_context(Client(server.port, tmp_path, "--name", "bob", "--tls"))
     bob.type("m", "hello!", "x")

@@ -33,6 +33,7 @@ __all__ = [
     "parallel",
     "port",
     "rate",
+    "server",
     "user",
 ]
 
@@ -68,6 +69,15 @@ def user(text: str) -> str:
         return user_name(text)
     except BadName as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def server(text: str) -> tuple[str, int]:
+    """HOST:PORT, or [ADDRESS]:PORT."""
+    host, _, number = text.rpartition(":")
+    plain = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if plain and (plain != host or ":" not in host):
+        return plain, port(number)
+    raise argparse.ArgumentTypeError(f"{text[:60]!r} is no server: give HOST:PORT, or [ADDRESS]:PORT for IPv6")
 
 
 def hours(text: str) -> int:

@@ -6,7 +6,18 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from greenchat.cli.arguments import Parser, directory, fingerprint, history, listen_port, parallel, port, rate, user
+from greenchat.cli.arguments import (
+    Parser,
+    directory,
+    fingerprint,
+    history,
+    listen_port,
+    parallel,
+    port,
+    rate,
+    server,
+    user,
+)
 from greenchat.cli.process import fill_standard_descriptors, on_signals, on_suspend, tell
 from greenchat.client import Accept, ChatClient, Route
 from greenchat.client.program import Program
@@ -37,7 +48,7 @@ def client(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
 
     def connect(name: str, program: Program) -> ChatClient:
         return ChatClient(
-            name, options.port, host=options.host, listen=options.listen,
+            name, options.port, host=options.host, others=options.server, listen=options.listen,
             share=options.share, route=Route(options.transfer), parallel=options.parallel,
             limit_rate=options.limit_rate, trust=trust, identity=identity, invite=options.invite,
             known_peers=known_peers, insecure=options.insecure, accept=options.accept,
@@ -60,6 +71,8 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
                         help="port to listen on for file requests; 0 picks a free one")  # fmt: skip
     parser.add_argument("-p", dest="port", type=port, required=True, metavar="PORT", help="port of the chat server")
     parser.add_argument("--host", default="127.0.0.1", help="host of the chat server (%(default)s)")
+    parser.add_argument("--server", type=server, action="append", default=[], metavar="HOST:PORT",
+                        help="another server of the same chat, for when one is gone; may be repeated")  # fmt: skip
     parser.add_argument("--tls", action="store_true",
                         help="encrypt; on first use the server's fingerprint is remembered")  # fmt: skip
     parser.add_argument("--fingerprint", type=fingerprint, metavar="SHA256:...",
@@ -111,7 +124,7 @@ def _trust(options: argparse.Namespace) -> Trust | None:
     if not options.tls:
         return None
 
-    def on_new(mark: str) -> None:
-        tell(f"from now on {options.host} port {options.port} is known by its fingerprint {mark}")
+    def on_new(who: str, mark: str) -> None:
+        tell(f"from now on {who} is known by its fingerprint {mark}")
 
     return Trust(Known(home() / KNOWN_SERVERS), options.fingerprint, on_new)

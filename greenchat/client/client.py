@@ -1,7 +1,7 @@
 """The chat client, to run or to embed."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -17,10 +17,10 @@ from greenchat.client.downloads import Downloads, Received
 from greenchat.client.inbox import Inbox
 from greenchat.client.peers import Peers
 from greenchat.client.routes import Route, Routes
-from greenchat.client.session import Session, connect
+from greenchat.client.servers import Servers
 from greenchat.client.trust import Trust
 from greenchat.client.uploads import Served, Uploads
-from greenchat.errors import Code, ConnectError, GreenchatError, ServerGone, TransferError, known, sentence
+from greenchat.errors import Code, GreenchatError, ServerGone, TransferError, known, sentence
 from greenchat.net import LOOPBACK, is_loopback
 from greenchat.protocol.limits import ANSWER_SECONDS, DOWNLOADS, GOODBYE_SECONDS, MAX_DOWNLOADS, MAX_ROOMS, MIN_RATE
 from greenchat.protocol.names import user_name
@@ -63,6 +63,7 @@ class ChatClient:
     called with the question, and `answer` takes the answer.
     With *trust* the connection to the server is encrypted, and has to be to the right one; with an *identity*, too, the
     name belongs to its key, and an *invite* lets a new one in; other users' keys are remembered in *known_peers*.
+    *others* are hosts and ports of servers that are the same chat, to be tried in turn.
     Without trust the server has to be on this machine, unless *insecure* says that anybody on the way may read and
     change what is said; files are not exchanged then.
     It enters a *room*, the lobby if none is named, and hears the last *history* lines that were said there.
@@ -86,6 +87,7 @@ class ChatClient:
         port: int,
         *,
         host: str = "127.0.0.1",
+        others: Sequence[tuple[str, int]] = (),
         listen: int = 0,
         share: Path | str = ".",
         into: Path | str = ".",
@@ -117,11 +119,9 @@ class ChatClient:
         self.listen = listen
         self.moving = Traffic(limit_rate)
         """What is being fetched and served at this moment, oldest first."""
-        self._server = (host.lower().removesuffix("."), port)  # one server has one name in what is remembered
-        self._trust = trust
+        self._servers = Servers([(host, port), *others], trust, insecure=insecure)
         self._identity = identity
         self._invite = invite
-        self._insecure = insecure
         self._share_directory = Path(share)
         self._into = Path(into)
         self._accept = accept
@@ -134,12 +134,12 @@ class ChatClient:
         self._on_private = on_private
         self._on_undelivered = on_undelivered
         self._on_note = on_note
-        self._peers = Peers(known_peers, self._server)
+        self._peers = Peers(known_peers, self._servers.first)
         self._inbox = Inbox()
-        routes = Routes(self._server, Route(route), identity)
+        routes = Routes(self._servers, Route(route), identity)
         self._downloads = Downloads(self._tell, routes, self._peers, self.moving, slots=parallel)
         self._connection = Connection(
-            self._reach, self._handle, returns=reconnect, on_lost=self._lose, on_back=self._come_back
+            self._servers.reach, self._handle, returns=reconnect, on_lost=self._lose, on_back=self._come_back
         )
         self._listing, self._list_is_whole = BoundedSemaphore(), Happened()
         self._listed: list[tuple[str, int]] = []
@@ -179,18 +179,6 @@ class ChatClient:
         certificate = text_of(self._identity.certificate) if self._identity else ""
         return Hello(VERSION, self.name, self.listen, certificate, self._invite, self._room, self._history)
 
-    def _reach(self) -> Session:
-        if self._trust:
-            return Session(*self._trust.reach(*self._server))
-        sock = connect(*self._server)
-        if not self._insecure and not is_loopback(sock.getpeername()[0]):
-            sock.close()
-            raise ConnectError(
-                Code.TLS_REQUIRED,
-                f"to {self._server[0]} nothing would be encrypted: give --tls, or else --insecure",
-            )
-        return Session(sock)
-
     def _serve(self, share: Share, here: str) -> Uploads:
         """By default to all who are on this machine, because all are, on a server that does not encrypt."""
         accept = self._accept or (Accept.KNOWN if self._identity else Accept.ALL)
@@ -199,7 +187,7 @@ class ChatClient:
         self._consent = Consent(accept, self._peers, self._on_asked)
         return Uploads(
             share, self._tell, self._on_served, self.moving,
-            consent=self._consent, server=self._server, identity=self._identity,
+            consent=self._consent, servers=self._servers, identity=self._identity,
         )  # fmt: skip
 
     def send(self, text: str, *, wait: bool = True) -> None:

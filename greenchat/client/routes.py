@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from greenchat.client.servers import Servers
 from greenchat.client.session import connect
 from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, TransferError
 from greenchat.net import is_address, is_loopback
@@ -42,8 +43,8 @@ class Route(enum.StrEnum):
 class Routes:
     """Opens channels to owners, and has all of them end on `close`."""
 
-    def __init__(self, server: tuple[str, int], route: Route, identity: Identity | None = None) -> None:
-        self._server = server
+    def __init__(self, servers: Servers, route: Route, identity: Identity | None = None) -> None:
+        self._servers = servers
         self._identity = identity
         self._route = route
         self._channels: set[Channel] = set()
@@ -101,7 +102,7 @@ class Routes:
         return channel
 
     def _open_relayed(self, key: str) -> Channel:
-        channel = self._open(*self._server, CONNECT_SECONDS)
+        channel = self._open(*self._servers.address, CONNECT_SECONDS)
         with self._hung_up_on_error(channel):
             channel.join_relay(key, 2 * MEET_SECONDS)  # the server gives the owner one
         return channel

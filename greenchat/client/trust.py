@@ -17,7 +17,7 @@ from greenchat.security.tls import ALERT, HANDSHAKE, Tls, client_context, finger
 __all__ = ["Trust"]
 
 
-def _ignore(_mark: str) -> None:
+def _ignore(_who: str, _mark: str) -> None:
     pass
 
 
@@ -26,12 +26,12 @@ class Trust:
     """How a client knows its server: by the fingerprint *pinned*, or else as *known* from before.
 
     One that is met for the first time becomes known: as vouched for, if this system's authorities do so, or else by its
-    fingerprint, which *on_new* is told.
+    fingerprint, and *on_new* is told who it is, and that.
     """
 
     known: Known
     pinned: str | None = None
-    on_new: Callable[[str], object] = _ignore
+    on_new: Callable[[str, str], object] = _ignore
 
     def reach(self, host: str, port: int) -> tuple[socket.socket, Tls]:
         """A connection to the right server.
@@ -51,7 +51,7 @@ class Trust:
     def _check(self, who: str, mark: str | None, seen: str) -> None:
         if mark is None:
             self._remember(who, mark, seen)
-            self.on_new(seen)
+            self.on_new(who, seen)
         elif seen != mark:
             cure = "" if self.pinned else f"; if the server has really changed, remove its line from {self.known.path}"
             raise ConnectError(

@@ -13,6 +13,7 @@ from gevent.pool import Group
 from gevent.threadpool import ThreadPool
 
 from greenchat.client.consent import Consent, Question
+from greenchat.client.servers import Servers
 from greenchat.client.session import connect
 from greenchat.errors import Code, GreenchatError, TransferError, sentence
 from greenchat.net import Listener, listen
@@ -74,7 +75,7 @@ class Uploads:
         traffic: Traffic,
         *,
         consent: Consent,
-        server: tuple[str, int],
+        servers: Servers,
         identity: Identity | None = None,
     ) -> None:
         self._share = share
@@ -84,7 +85,7 @@ class Uploads:
         self._on_served = on_served
         self._traffic = traffic
         self._consent = consent
-        self._server = server
+        self._servers = servers
         self._identity = identity
         self._offers: OrderedDict[str, _Offer] = OrderedDict()
         """What was offered, by what names each ticket in the open."""
@@ -174,7 +175,7 @@ class Uploads:
 
     def _serve_relayed(self, key: str) -> None:
         with contextlib.suppress(GreenchatError):
-            channel = Channel(connect(*self._server))
+            channel = Channel(connect(*self._servers.address))
             try:
                 channel.join_relay(key, MEET_SECONDS)
             except BaseException:

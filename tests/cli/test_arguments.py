@@ -111,3 +111,38 @@ def test_history_is_a_number(text: str, number: int) -> None:
 def test_history_is_nothing_else(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         arguments.history(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("example.org:6001", ("example.org", 6001)),
+        ("127.0.0.1:1", ("127.0.0.1", 1)),
+        ("[::1]:6001", ("::1", 6001)),
+    ],
+)
+def test_server(text: str, address: tuple[str, int]) -> None:
+    assert arguments.server(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "host", ":1", "host:", "::1:6001", "[]:1", "host:x", "host:70000", "[::1]"])
+def test_no_server(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        arguments.server(text)
+
+
+@pytest.mark.parametrize("text", ["1", "1000000"])
+def test_count(text: str) -> None:
+    assert arguments.count(text) == int(text)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "x", "1.5", "²", "9" * 13])
+def test_no_count(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        arguments.count(text)
+
+
+def test_size_of_what_is_kept_is_at_least_a_mebibyte() -> None:
+    assert arguments.kept_size("2M") == 2 * 1024 * 1024
+    with pytest.raises(argparse.ArgumentTypeError):
+        arguments.kept_size("1023K")

@@ -244,3 +244,15 @@ def test_who_waits_for_room_is_told_of_the_end(away: Away, stub: Stub, monkeypat
     wires[0].tell(Error(Code.BANNED, "go"))
     with pytest.raises(ServerGone):
         waiting.get(timeout=5)
+
+
+def test_client_goes_to_another_server_of_the_chat(away: Away) -> None:
+    """Here they are links to one server; how several are one chat is their own matter."""
+    second = Tap(away.server.port)
+    ann = away.client("ann", others=[("127.0.0.1", second.port)])
+    bob = away.client("bob", away.server.port)
+    away.tap.close_door()
+    away.cut()
+    ann.send("here I am")
+    assert heard(bob, 1) == ["ann: here I am"]
+    second.close()

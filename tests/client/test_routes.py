@@ -13,6 +13,7 @@ from peers import BYTES, Owner, code_of, fetching, gives, left, received, sha256
 from greenchat import ChatClient, Route
 from greenchat.client import routes
 from greenchat.client.routes import Routes
+from greenchat.client.servers import Servers
 from greenchat.client.session import connect
 from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, TransferError
 from greenchat.net import listen
@@ -36,7 +37,7 @@ class Crossing:
 
     def __init__(self, route: Route) -> None:
         self.owner, self.server = Stub(), Stub()
-        self.routes = Routes(("127.0.0.1", self.server.port), route)
+        self.routes = Routes(Servers([("127.0.0.1", self.server.port)], None, insecure=False), route)
         self.take = Take(1, "ticket", 5, (("127.0.0.1", self.owner.port),), "key", ("sha256",))
 
     def reaching(self, turn: int = 0, pull: Pull = PULL) -> "gevent.Greenlet[..., object]":

@@ -9,7 +9,8 @@ from credentials import Authority, new_certificate
 from gevent import socket
 
 from greenchat import ChatClient, ChatServer
-from greenchat.client import client, trust
+from greenchat.client import servers as client_servers
+from greenchat.client import trust
 from greenchat.client.trust import Trust
 from greenchat.errors import Code, ConnectError, GreenchatError
 from greenchat.security.known import BY_AUTHORITIES, Known
@@ -61,7 +62,7 @@ def refusal(port: int, who: Trust) -> GreenchatError:
 def test_server_met_for_the_first_time_is_remembered(servers: Servers, known: Known, tmp_path: Path) -> None:
     told: list[str] = []
     for _ in range(2):
-        enter(servers.port, Trust(known, on_new=told.append), tmp_path)
+        enter(servers.port, Trust(known, on_new=lambda *new: told.append(new[-1])), tmp_path)
     assert told == [servers.certificate.fingerprint]
     assert known.find(f"127.0.0.1:{servers.port}") == servers.certificate.fingerprint
 
@@ -112,7 +113,7 @@ def test_vouched_server_may_change_its_certificate(
     told: list[str] = []
     for place in ("one.pem", "two.pem"):
         servers.replace(authority.certify(tmp_path / place, "127.0.0.1"))
-        enter(servers.port, Trust(known, on_new=told.append), tmp_path)
+        enter(servers.port, Trust(known, on_new=lambda *new: told.append(new[-1])), tmp_path)
     assert told == []
     assert known.find(f"127.0.0.1:{servers.port}") == BY_AUTHORITIES
 
@@ -154,7 +155,7 @@ def test_client_without_encryption_is_told_what_to_do(servers: Servers, tmp_path
 def test_beyond_this_machine_nothing_is_said_without_encryption_unless_told_so(
     stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "is_loopback", lambda _host: False)
+    monkeypatch.setattr(client_servers, "is_loopback", lambda _host: False)
     with pytest.raises(ConnectError, match=r"to 127\.0\.0\.1 nothing would be encrypted: give --tls") as refused:
         ChatClient("ann", stub.port, share=tmp_path).start()
     assert refused.value.code == Code.TLS_REQUIRED

@@ -19,6 +19,7 @@ from greenchat.client.consent import Accept, Consent
 from greenchat.client.downloads import Downloads
 from greenchat.client.peers import Peers
 from greenchat.client.routes import Route, Routes
+from greenchat.client.servers import Servers
 from greenchat.client.uploads import Uploads
 from greenchat.errors import GreenchatError, ProtocolError
 from greenchat.net import listen
@@ -163,7 +164,13 @@ class Owner:
         share = Share(directory("owned"))
         ends.callback(share.close)
         self.uploads = Uploads(
-            share, self.told.append, ignore, Traffic(), consent=consent, server=("127.0.0.1", 1), identity=identity
+            share,
+            self.told.append,
+            ignore,
+            Traffic(),
+            consent=consent,
+            servers=Servers([("127.0.0.1", 1)], None, insecure=False),
+            identity=identity,
         )
         ends.callback(self.uploads.close)
         self.port = self.uploads.listen(("127.0.0.1",), 0)
@@ -206,7 +213,10 @@ class Requester:
         self._into = Destination(self._home)
         ends.callback(self._into.close)
         ends.enter_context(mock.patch.object(downloads, "RETRY_DELAYS", ()))  # each case is tried once
-        routes, peers = Routes(("127.0.0.1", 1), Route.DIRECT, identity), Peers(None, ("", 0))
+        routes, peers = (
+            Routes(Servers([("127.0.0.1", 1)], None, insecure=False), Route.DIRECT, identity),
+            Peers(None, ("", 0)),
+        )
         self._downloads = Downloads(self._grant, routes, peers, Traffic(), slots=1)
         ends.callback(self._listener.close)
         ends.callback(gevent.spawn(self._serve).kill)
