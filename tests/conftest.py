@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 import gevent
 import pytest
 from gevent import get_hub, socket
+from redis_server import RedisServer
 
 from greenchat import ChatClient, ChatServer
 from greenchat.net import listen
@@ -27,6 +28,7 @@ MORE = {
     "from credentials import": "cryptography",
     "from hypothesis import": "hypothesis",
     "from emulator import": "pyte",
+    "from greenchat.backplane.store import": "redis",
     "from rich.": "rich",
 }
 missing = [line for line, library in MORE.items() if not find_spec(library)]
@@ -244,3 +246,16 @@ def people(server: ChatServer, tmp_path: Path) -> Iterator[People]:
     everyone = People(server, tmp_path)
     yield everyone
     everyone.close()
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[RedisServer]:
+    with RedisServer() as running:
+        yield running
+
+
+@pytest.fixture
+def redis(shared_redis: RedisServer) -> RedisServer:
+    """A Redis where nothing has been said yet."""
+    shared_redis.command("FLUSHALL")
+    return shared_redis

@@ -30,7 +30,8 @@ PURE = {
 STRANGERS = {
     "server": ["client", "cli"],
     "client": ["server", "cli"],
-    "log": ["server", "client", "transfer", "security", "cli"],
+    "backplane": ["server", "client", "transfer", "security", "cli"],
+    "log": ["backplane", "server", "client", "transfer", "security", "cli"],
     "transfer": ["server", "client", "cli"],
     "security": ["server", "client", "transfer", "cli", "net"],
     "protocol": ["server", "client", "transfer", "security", "cli"],
@@ -39,6 +40,7 @@ OPTIONAL = {
     "blake3": "transfer/digest.py",
     "cryptography": "security/keys.py",
     "platformdirs": "security/home.py",
+    "redis": "backplane/store.py",
     "rich": "client/bars.py",
 }
 """Packages that make something better where they are installed, each with the only place that may know it."""

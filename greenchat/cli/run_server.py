@@ -8,7 +8,9 @@ from pathlib import Path
 
 import gevent
 
+from greenchat.backplane.node import Node
 from greenchat.cli.arguments import Parser, backlog, count, directory, kept_size, member_rate, port
+from greenchat.cli.arguments import server as server_address
 from greenchat.cli.process import (
     collect_garbage_seldom,
     fill_standard_descriptors,
@@ -57,6 +59,10 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
                         " (64K; on this machine any number)")  # fmt: skip
     parser.add_argument("--data", type=directory, metavar="DIR",
                         help="keep what is said in this directory, also when the server ends")  # fmt: skip
+    parser.add_argument("--backplane", metavar="URL",
+                        help="be one chat with all servers that have this Redis, such as redis://host")  # fmt: skip
+    parser.add_argument("--advertise", type=server_address, action="append", default=[], metavar="HOST:PORT",
+                        help="with --backplane: where others reach this server, if not where it listens")  # fmt: skip
     parser.add_argument("--keep-lines", type=count, metavar="N", help="of each room (1000000)")
     parser.add_argument("--keep-size", type=kept_size, metavar="SIZE", help="bytes of all rooms together (1G)")
     parser.add_argument("--keep-days", type=count, metavar="N", help="for so many days (for ever)")
@@ -69,8 +75,7 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
     parser.add_argument("--insecure", action="store_true", help="encrypt nothing, not even beyond this machine")
     options = parser.parse_args(arguments)
     options.tls = options.tls or options.tls_cert is not None
-    if not options.data and (options.keep_lines or options.keep_size or options.keep_days):
-        parser.error("--keep-lines, --keep-size and --keep-days take --data: without, little is kept anyway")
+    _check_keeping(parser, options)
     if options.insecure and options.tls:
         parser.error("--insecure is the contrary of --tls")
     if options.members_only and not options.tls:
@@ -80,13 +85,25 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
     return options
 
 
+def _check_keeping(parser: Parser, options: argparse.Namespace) -> None:
+    if options.data and options.backplane:
+        parser.error("--data is of no use with --backplane, which keeps what is said")
+    if not options.data and (options.keep_size or options.keep_days):
+        parser.error("--keep-size and --keep-days take --data: without, little is kept anyway")
+    if options.keep_lines and not (options.data or options.backplane):
+        parser.error("--keep-lines takes --data or --backplane: without, little is kept anyway")
+    if options.advertise and not options.backplane:
+        parser.error("--advertise takes --backplane: without, nobody is told")
+
+
 def _run(options: argparse.Namespace) -> int:
     """Raises `ListenError`, `LogError` or `SecurityError`."""
     certificate = _certificate(options)
     with contextlib.ExitStack() as parts:
-        logs = parts.enter_context(contextlib.closing(_logs(options)))
+        logs = parts.enter_context(contextlib.closing(_logs(options))) if not options.backplane else None
+        node = parts.enter_context(contextlib.closing(_node(options))) if options.backplane else None
         registry = parts.enter_context(contextlib.closing(Registry(home() / NAMES))) if certificate else None
-        return _serve(options, certificate, registry, logs)
+        return _serve(options, certificate, registry, logs, node)
 
 
 def _logs(options: argparse.Namespace) -> Logs:
@@ -98,11 +115,22 @@ def _logs(options: argparse.Namespace) -> Logs:
     return DurableLogs(Path(options.data), kept)
 
 
-def _serve(options: argparse.Namespace, certificate: Certificate | None, registry: Registry | None, logs: Logs) -> int:
+def _node(options: argparse.Namespace) -> Node:
+    """This server as one of several. Raises `LogError`."""
+    return Node(options.backplane, options.keep_lines or KEPT_LINES)
+
+
+def _serve(
+    options: argparse.Namespace,
+    certificate: Certificate | None,
+    registry: Registry | None,
+    logs: Logs | None,
+    node: Node | None,
+) -> int:
     chat = ChatServer(
         options.port, host=options.host, backlog=options.backlog, member_rate=options.member_rate,
         certificate=certificate, registry=registry, members_only=options.members_only, insecure=options.insecure,
-        logs=logs,
+        logs=logs, node=node, advertise=tuple(options.advertise),
     )  # fmt: skip
     on_signals(lambda _number: _end(chat), signal.SIGINT, signal.SIGTERM)
     chat.start()

@@ -90,7 +90,8 @@ class Routes:
                 if MIN_PORT <= port <= MAX_PORT and is_address(host):
                     yield functools.partial(self._open, host, port, DIRECT_SECONDS)
         if self._route is not Route.DIRECT:
-            yield functools.partial(self._open_relayed, take.key)
+            for host, port in take.relay or (self._servers.address,):
+                yield functools.partial(self._open_relayed, host, port, take.key)
 
     def _open(self, host: str, port: int, seconds: float) -> Channel:
         sock = connect(host, port, seconds)
@@ -101,8 +102,8 @@ class Routes:
         self._channels.add(channel)
         return channel
 
-    def _open_relayed(self, key: str) -> Channel:
-        channel = self._open(*self._servers.address, CONNECT_SECONDS)
+    def _open_relayed(self, host: str, port: int, key: str) -> Channel:
+        channel = self._open(host, port, CONNECT_SECONDS)
         with self._hung_up_on_error(channel):
             channel.join_relay(key, 2 * MEET_SECONDS)  # the server gives the owner one
         return channel

@@ -50,7 +50,7 @@ class DurableLog:
     def append(self, origin: str, block: bytes, lines: int, said: int) -> None:
         """Have these lines placed. Never waits."""
         self._appended += lines
-        self._logs.queue.add(self, Entry(self._appended, lines, block, origin, said))
+        self._logs.queue.add((self, Entry(self._appended, lines, block, origin, said)), len(block))
 
     def wait(self, most: int) -> None:
         """Wait until no more than *most* bytes have still to be placed."""
@@ -109,7 +109,7 @@ class DurableLogs:
         self._journal = 0
         """About how many bytes were committed since the last checkpoint."""
         self._checkpoint = gevent.spawn(_do_nothing)
-        self.queue: Queue[DurableLog] = Queue(self._write, self._place)
+        self.queue: Queue[tuple[DurableLog, Entry]] = Queue(self._write, self._place)
         self._tidying = gevent.spawn(self._tidy)
 
     def open(self, room: str, audience: Audience) -> DurableLog:

@@ -37,6 +37,9 @@ class Audience(Protocol):
     def catch_up(self) -> None:
         """Wait, for a bounded time, until what was placed before has been taken, if that is much."""
 
+    def restart(self) -> None:
+        """Positions so far mean nothing any more: the log has lost its place."""
+
 
 class Log(Protocol):
     """What a room needs of its log, wherever that keeps what it is given."""

@@ -10,8 +10,7 @@ from gevent import get_hub
 from gevent.event import Event
 
 from greenchat.errors import Code, LogError, Refused
-from greenchat.log.log import Entry
-from greenchat.protocol.limits import LOG_RETRY_SECONDS, PLACED_AT_ONCE, SETTLE_SECONDS, WRITE_PATIENCE
+from greenchat.protocol.limits import LOG_RETRY_SECONDS, PLACED_AT_ONCE, SETTLE_SECONDS, WRITE_PATIENCE, WRITTEN_AT_ONCE
 
 __all__ = ["Queue"]
 
@@ -21,17 +20,16 @@ _log = logging.getLogger(__name__)
 
 
 class Queue(Generic[T]):
-    """Entries of many logs, in one order. A greenlet hands them to *write*, as many at once as have come meanwhile.
+    """Things in one order. A greenlet hands them to *write*, as many at once as have come meanwhile.
 
     What *write* raises `LogError` for is handed to it again after a while, until it does not; and then to *done*.
     """
 
-    def __init__(
-        self, write: Callable[[list[tuple[T, Entry]]], object], done: Callable[[list[tuple[T, Entry]]], object]
-    ) -> None:
+    def __init__(self, write: Callable[[list[T]], object], done: Callable[[list[T]], object]) -> None:
         self._write = write
         self._done = done
-        self._entries: deque[tuple[T, Entry]] = deque()
+        self._items: deque[tuple[T, int]] = deque()
+        """Each with its size."""
         self._added = self._written = 0
         """Bytes, ever."""
         self._has_some = Event()
@@ -48,10 +46,10 @@ class Queue(Generic[T]):
         """Call *on_state* with False when nothing can be written for now, and with True when it can again."""
         self._on_state.append(on_state)
 
-    def add(self, log: T, entry: Entry) -> None:
-        """Put an entry at the end."""
-        self._entries.append((log, entry))
-        self._added += len(entry.block)
+    def add(self, item: T, size: int) -> None:
+        """Put *item*, of so many bytes, at the end."""
+        self._items.append((item, size))
+        self._added += size
         self._has_some.set()
 
     def wait(self, most: int) -> None:
@@ -101,24 +99,23 @@ class Queue(Generic[T]):
             self._write_surely(batch)
             self._done(batch)
             self._release()
-            for _, entry in batch:
-                self._entries.popleft()
-                self._written += len(entry.block)
-            if not self._entries:
+            for _ in batch:
+                self._written += self._items.popleft()[1]
+            if not self._items:
                 self._has_some.clear()
             self._progress.set()
             self._progress = Event()
 
-    def _next(self) -> list[tuple[T, Entry]]:
-        batch, size = list[tuple[T, Entry]](), 0
-        for log, entry in self._entries:
-            batch.append((log, entry))
-            size += len(entry.block)
-            if size >= PLACED_AT_ONCE:
+    def _next(self) -> list[T]:
+        batch, total = list[T](), 0
+        for item, size in self._items:
+            batch.append(item)
+            total += size
+            if total >= PLACED_AT_ONCE or len(batch) >= WRITTEN_AT_ONCE:
                 break
         return batch
 
-    def _write_surely(self, batch: list[tuple[T, Entry]]) -> None:
+    def _write_surely(self, batch: list[T]) -> None:
         while True:
             try:
                 self._writing = True

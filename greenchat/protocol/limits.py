@@ -22,8 +22,8 @@ MAX_FILE_NAME: Final = 255
 MAX_NUMBER: Final = 2**63 - 1
 """Any number in a record: the largest off_t."""
 
-MAX_SAID: Final = 2**62
-"""Lines that a client can have said when it comes back: what it says then is still a number."""
+MAX_SAID: Final = 2**48
+"""Lines that a client can have said when it comes back: with what it says then a double is still exact."""
 
 MIN_PORT: Final = 1024
 """Ports below are privileged; no peer is sent to one (curl's CVE-2020-8284 shows why)."""
@@ -128,11 +128,32 @@ COMMIT_COST: Final = 32 * 1024
 MAX_JOURNAL: Final = 64 * 1024 * 1024
 """Of it, before commits have to wait until it is empty."""
 
+WRITTEN_AT_ONCE: Final = 1000
+"""The same in number."""
+
 LOG_RETRY_SECONDS: Final = 1.0
 """Before what could not be written is tried again."""
 
 SETTLE_SECONDS: Final = 5.0
 """For what somebody said through another connection to have its place, when it comes back; a client waits for 10."""
+
+READ_AT_ONCE: Final = 64
+"""Entries of a stream."""
+
+STORE_SECONDS: Final = 3.0
+"""For a backplane to answer."""
+
+STORE_WAIT_SECONDS: Final = 1.0
+"""For something to come on it, before it is asked again."""
+
+SESSION_SECONDS: Final = 7 * 24 * 3600
+"""For which a backplane keeps rooms where nobody says anything, and how much each has said."""
+
+ALIVE_SECONDS: Final = 8.0
+"""For which a node counts as alive after a sign of life, and so nobody else gets its users' names."""
+
+BEAT_SECONDS: Final = 2.0
+"""Between two such signs."""
 
 KEPT_LINES: Final = 1_000_000
 """Of each room, kept on the disk if not told otherwise."""

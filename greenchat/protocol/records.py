@@ -204,6 +204,8 @@ class Want(Record):
 class Take(Record):
     """The requester may fetch its request *id*: at a *direct* address, or relayed, with *key*.
 
+    That is by its own server, unless *relay* says by which.
+
     If the owner has a *certificate*, it will show it, and ask for the requester's.
     """
 
@@ -214,6 +216,7 @@ class Take(Record):
     key: str
     algorithms: Algorithms
     certificate: str = ""
+    relay: Addresses = ()
 
 
 @dataclasses.dataclass(frozen=True)

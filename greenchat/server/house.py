@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from greenchat.server.abroad import Abroad
 from greenchat.server.admission import Admission
 from greenchat.server.certificate import Certificate
 from greenchat.server.directory import Directory
@@ -28,3 +29,5 @@ class House:
     """Without one, nothing is encrypted."""
     door: Door | None
     """Without one, everybody may have any name that is free."""
+    abroad: Abroad | None
+    """Without it, this server is a chat of its own."""

@@ -1,6 +1,7 @@
 """A user who is here, under a name and in a room: a guest or a client, whatever its connection is like."""
 
-from greenchat.errors import Code, sentence
+from greenchat.backplane.names import Lease
+from greenchat.errors import Code, Refused, sentence
 from greenchat.log.log import Entry
 from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import SEND_SECONDS
@@ -21,6 +22,7 @@ class Member:
     __slots__ = (
         "_here",
         "_house",
+        "_lease",
         "_outbox",
         "_room",
         "_said",
@@ -48,6 +50,7 @@ class Member:
         self._outbox = outbox
         self._wire = wire
         self._here = False
+        self._lease: Lease | None = None
         self._room: Room | None = None
         self._tracked = False
         """Whether it has a session, and so is told of its own lines' places."""
@@ -81,6 +84,8 @@ class Member:
                 self._room.leave(self)
             self._house.directory.release(self)
             self._house.office.forget(self)
+            if self._lease and self._house.abroad:
+                self._house.abroad.release(self, self._lease)
 
     def expel(self, code: Code) -> None:
         """Tell it why, end its connection, and give its name back."""
@@ -93,15 +98,16 @@ class Member:
             case Text(block) if self._room:
                 self._room.post(self, block)
             case Get():
-                self._house.office.ask(self, event)
+                self._ask(event)
             case Have():
                 self._house.office.have(self, event)
             case Refuse():
                 self._house.office.refuse(self, event)
             case Private(who, text):
-                pass_on(self, holder_of(self._house, who), who, text)
+                self._say_privately(who, text)
             case List():
-                for rooms in self._house.rooms.listed():
+                abroad = self._house.abroad
+                for rooms in self._house.rooms.listed((abroad or self._house.rooms).counts()):
                     self.tell(rooms)
 
     def tell(self, record: Record) -> None:
@@ -133,9 +139,33 @@ class Member:
         """What tells it that these lines of its own have their place here."""
         return encode(Ack(entry.lines, entry.said)) if self._tracked else b""
 
+    def restart(self) -> None:
+        """Have it come again, if it counts positions."""
+        if self._tracked:
+            self.expel(Code.UNAVAILABLE)
+
+    def _ask(self, get: Get) -> None:
+        if self._house.abroad and self._house.directory.find(get.owner) is None:
+            self._house.abroad.ask(self, get)
+        else:
+            self._house.office.ask(self, get)
+
+    def _say_privately(self, who: str, text: str) -> None:
+        holder = holder_of(self._house, who)
+        if self._house.abroad and holder is None:
+            self._house.abroad.pass_on(self, who, text)
+        else:
+            pass_on(self, holder, who, text)
+
     def _take_name(self) -> None:
         self._house.directory.claim(self)
         self._here = True
+        if self._house.abroad:
+            lease = self._house.abroad.claim(self)
+            if not self._here:  # it has been expelled meanwhile
+                self._house.abroad.release(self, lease)
+                raise Refused(Code.TAKEN_OVER)
+            self._lease = lease
 
     def _begin(self, room: Room, hello: Hello) -> int:
         """The position after which it hears all; it has been told, if it wants to know."""

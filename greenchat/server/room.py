@@ -46,6 +46,9 @@ class Member(Protocol):
     def acknowledge(self, entry: Entry) -> bytes:
         """What it is told of where its own lines have their place, which may be nothing."""
 
+    def restart(self) -> None:
+        """Its position means nothing any more."""
+
     @property
     def silenced(self) -> bool:
         """Whether nothing more that it said is to be heard."""
@@ -163,6 +166,11 @@ class Room:
         """Wait, for a bounded time, until nobody is behind, if much was placed."""
         if self._since_look > MAX_PIECE or self._since_look * len(self._members) > MAX_PASS:
             self._let_others_catch_up()
+
+    def restart(self) -> None:
+        """Positions so far mean nothing any more: who counts them has to come again."""
+        for member in list(self._members):
+            member.restart()
 
     def _end_turn(self) -> None:
         self._flush()

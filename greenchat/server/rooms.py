@@ -10,6 +10,7 @@ from greenchat.errors import Code, Refused
 from greenchat.log.log import Logs
 from greenchat.protocol.limits import MAX_ROOMS, ROOMS_LISTED
 from greenchat.protocol.names import name_key, user_name
+from greenchat.protocol.records import Counts
 from greenchat.protocol.records import Rooms as Listed
 from greenchat.server.room import Budget, Room
 
@@ -45,16 +46,16 @@ class Rooms:
         self._rooms.move_to_end(key)
         return room
 
-    def counts(self) -> list[tuple[str, int]]:
+    def counts(self) -> Counts:
         """The rooms with somebody in them, by name, and how many."""
-        return [(room.name, len(room)) for _, room in sorted(self._rooms.items()) if len(room)]
+        return tuple((room.name, len(room)) for _, room in sorted(self._rooms.items()) if len(room))
 
-    def listed(self) -> Iterator[Listed]:
-        """The same as records."""
-        counts = self.counts()
+    @staticmethod
+    def listed(counts: Counts) -> Iterator[Listed]:
+        """*counts* as records."""
         for at in range(0, max(1, len(counts)), ROOMS_LISTED):
             more = max(0, len(counts) - at - ROOMS_LISTED)
-            yield Listed(tuple(counts[at : at + ROOMS_LISTED]), more)
+            yield Listed(counts[at : at + ROOMS_LISTED], more)
 
     def close(self) -> None:
         """Hand out what is left."""

@@ -9,12 +9,15 @@ from gevent import socket
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
+from greenchat.backplane.node import Node
 from greenchat.errors import Code, ListenError, Refused
 from greenchat.log.log import Logs
 from greenchat.log.memory import MemoryLogs
 from greenchat.net import LOOPBACK, Listener, is_loopback, listen, send_now
 from greenchat.protocol.limits import DRAIN_SECONDS, FLUSH_SECONDS, HIGH_WATERMARK, TURNED_OUT
+from greenchat.protocol.records import Addresses
 from greenchat.protocol.wire import ServerWire
+from greenchat.server.abroad import Abroad
 from greenchat.server.admission import Admission
 from greenchat.server.bans import watch_bans
 from greenchat.server.certificate import Certificate
@@ -46,6 +49,8 @@ class ChatServer:
     and *members_only* lets nobody in who has none of them, unless invited. Without a certificate the server has to be
     on this machine alone, unless *insecure* says that anybody on the way may read and change what is said and sent.
     What is said is kept in *logs*, which it does not close; without them, as much as `limits.TAIL_LINES` in memory.
+    As a *node*, which it does not close either, it is one chat with other servers: they and their users reach it at
+    the addresses that it is to *advertise*, or where it listens. Then `start` may raise `LogError`.
     What happens to members is logged under ``greenchat.server``. Raises `ValueError` for members or a registry without
     what they take.
     """
@@ -62,6 +67,8 @@ class ChatServer:
         members_only: bool = False,
         insecure: bool = False,
         logs: Logs | None = None,
+        node: Node | None = None,
+        advertise: Addresses = (),
     ) -> None:
         if (registry and not certificate) or (members_only and not registry):
             raise ValueError("members take a registry, and that a certificate: without, nobody can prove who he is")
@@ -74,7 +81,9 @@ class ChatServer:
         if certificate and registry:
             self._door = Door(registry, members_only=members_only)
         self._insecure = insecure
-        self._logs = logs or MemoryLogs()
+        self._node = node
+        self._advertise = advertise
+        self._logs = logs or (node.logs if node else MemoryLogs())
         self._logs.watch(self._note)
         self._hosts = LOOPBACK if host is None else (host,)
         self._listeners: list[Listener] = []
@@ -85,31 +94,16 @@ class ChatServer:
         self._stopped = Event()
 
     def start(self) -> None:
-        """Listen and serve, in the background. Raises `ListenError`."""
+        """Listen and serve, in the background. Raises `ListenError`; as a node `LogError`, too."""
         sockets = listen(self._hosts, self.port)
-        self.port = sockets[0].getsockname()[1]
-        self.hosts = tuple(sock.getsockname()[0] for sock in sockets)
-        if not self._certificate and not self._insecure and not all(map(is_loopback, self.hosts)):
+        with contextlib.ExitStack() as undo:
             for sock in sockets:
-                sock.close()
-            raise ListenError(
-                Code.TLS_REQUIRED,
-                f"at {self.hosts[0]} nothing would be encrypted: give --tls, or else --insecure",
-            )
-        self._relay = RelayRoom()
-        self._rooms = Rooms(self._logs)
-        directory: Directory[Party] = Directory()
-        self._office = TicketOffice(directory, self._relay)
-        self._house = House(
-            Admission(),
-            self._rooms,
-            directory,
-            self._office,
-            Pace(self._member_rate),
-            self._backlog,
-            self._certificate,
-            self._door,
-        )
+                undo.callback(sock.close)
+            self.port = sockets[0].getsockname()[1]
+            self.hosts = tuple(sock.getsockname()[0] for sock in sockets)
+            self._check_safe()
+            self._build()
+            undo.pop_all()
         self._listeners = [Listener(sock, self._accept, self._make_room) for sock in sockets]
         for listener in self._listeners:
             listener.start()
@@ -163,6 +157,40 @@ class ChatServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _check_safe(self) -> None:
+        if not self._certificate and not self._insecure and not all(map(is_loopback, self.hosts)):
+            raise ListenError(
+                Code.TLS_REQUIRED,
+                f"at {self.hosts[0]} nothing would be encrypted: give --tls, or else --insecure",
+            )
+
+    def _build(self) -> None:
+        """The parts of the server. Raises `LogError`."""
+        self._relay = RelayRoom()
+        self._rooms = Rooms(self._logs)
+        directory: Directory[Party] = Directory()
+        self._office = TicketOffice(directory, self._relay)
+        self._house = House(
+            Admission(),
+            self._rooms,
+            directory,
+            self._office,
+            Pace(self._member_rate),
+            self._backlog,
+            self._certificate,
+            self._door,
+            self._join(directory),
+        )
+
+    def _join(self, directory: Directory[Party]) -> Abroad | None:
+        """Be one chat with others. Raises `LogError`."""
+        if not self._node:
+            return None
+        addresses = self._advertise or tuple((host, self.port) for host in self.hosts)
+        abroad = Abroad(self._node, directory, self._office, self._rooms, addresses)
+        self._node.start()
+        return abroad
 
     def _note(self, works: bool) -> None:  # noqa: FBT001 - what the logs are doing
         for session in list(self._sessions):

@@ -75,7 +75,7 @@ def test_text_that_is_too_long_is_an_error_and_nothing_is_sent(people: People) -
 def test_messages_of_many_are_in_one_order_for_all(people: People) -> None:
     talkers = [people.client(f"n{number}") for number in range(4)]
     guest, ear = people.wire(b"ear1\n"), people.client("ear2")
-    until(lambda: people._server._rooms.counts() == [("lobby", 6)])
+    until(lambda: people._server._rooms.counts() == (("lobby", 6),))
     gevent.joinall([gevent.spawn(_talk, one) for one in talkers], raise_error=True)
     first = [guest.line().decode() for _ in range(400)]
     assert first == heard(ear, 400)

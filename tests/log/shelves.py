@@ -10,12 +10,16 @@ class Audience:
 
     def __init__(self) -> None:
         self.placed: list[Entry] = []
+        self.restarts = 0
 
     def place(self, entry: Entry) -> None:
         self.placed.append(entry)
 
     def catch_up(self) -> None:
         pass
+
+    def restart(self) -> None:
+        self.restarts += 1
 
 
 def say(log: Log, *lines: bytes, origin: str = "ann", said: int = 0) -> int:

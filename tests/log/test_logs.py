@@ -6,18 +6,40 @@ from pathlib import Path
 
 import pytest
 from log.shelves import Audience, everything, opened, say
+from redis_server import RedisServer, needs_redis
 
+from greenchat.backplane.node import Node
 from greenchat.log.durable import DurableLogs
 from greenchat.log.log import Entry, Logs
 from greenchat.log.memory import MemoryLogs
 from greenchat.protocol.limits import CATCH_UP_SIZE, TAIL_LINES
 
 
-@pytest.fixture(params=["memory", "durable"])
-def logs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Logs]:
-    made: Logs = MemoryLogs() if request.param == "memory" else DurableLogs(tmp_path)
-    with contextlib.closing(made):
+@pytest.fixture
+def memory() -> Iterator[Logs]:
+    with contextlib.closing(MemoryLogs()) as made:
         yield made
+
+
+@pytest.fixture
+def durable(tmp_path: Path) -> Iterator[Logs]:
+    with contextlib.closing(DurableLogs(tmp_path)) as made:
+        yield made
+
+
+@pytest.fixture
+def shared(redis: RedisServer) -> Iterator[Logs]:
+    with contextlib.closing(Node(redis.url)) as node:
+        node.start()
+        for name in ("ann", "bob", *(f"n{number}" for number in range(7))):
+            node.names.claim(name, name, "", print)
+        yield node.logs
+
+
+@pytest.fixture(params=["memory", "durable", pytest.param("shared", marks=needs_redis)])
+def logs(request: pytest.FixtureRequest) -> Logs:
+    made: Logs = request.getfixturevalue(request.param)
+    return made
 
 
 def test_new_log_is_empty(logs: Logs) -> None:
@@ -66,8 +88,8 @@ def test_much_is_read_in_parts(logs: Logs) -> None:
 def test_log_knows_how_much_was_said_by_those_with_a_session(logs: Logs) -> None:
     log = opened(logs)
     say(log, b"x", origin="ann", said=7)
-    say(log, b"x", origin="bob")
-    assert (log.said("ann"), log.said("bob")) == (7, None)
+    say(log, b"x", origin="bob", said=3)
+    assert (log.said("ann"), log.said("bob"), log.said("cat")) == (7, 3, None)
 
 
 def test_logs_are_apart(logs: Logs) -> None:

@@ -8,7 +8,6 @@ from gevent.event import Event
 
 from greenchat.errors import Code, LogError, Refused
 from greenchat.log import queue
-from greenchat.log.log import Entry
 from greenchat.log.queue import Queue
 from greenchat.protocol.limits import PLACED_AT_ONCE
 
@@ -17,24 +16,24 @@ class Desk:
     """Writes entries, when it is allowed to."""
 
     def __init__(self) -> None:
-        self.queue: Queue[str] = Queue(self._write, lambda batch: self.done.extend(log for log, _ in batch))
-        self.batches: list[list[str]] = []
         self.done: list[str] = []
+        self.queue: Queue[str] = Queue(self._write, self.done.extend)
+        self.batches: list[list[str]] = []
         self.tries = 0
         self.open = Event()
         self.open.set()
         self.broken = False
 
-    def _write(self, batch: list[tuple[str, Entry]]) -> None:
+    def _write(self, batch: list[str]) -> None:
         self.open.wait()
         self.tries += 1
         if self.broken:
             raise LogError(Code.UNAVAILABLE, "no paper")
-        self.batches.append([log for log, _ in batch])
+        self.batches.append(batch)
 
-    def add(self, *logs: str, size: int = 2) -> None:
-        for log in logs:
-            self.queue.add(log, Entry(1, 1, b"x" * (size - 1) + b"\n", "ann", 0))
+    def add(self, *items: str, size: int = 2) -> None:
+        for item in items:
+            self.queue.add(item, size)
 
 
 @pytest.fixture

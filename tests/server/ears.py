@@ -18,6 +18,7 @@ class Ear:
         self.silenced = False
         self.said = 0
         self.tracked = tracked
+        self.restarts = 0
 
     def deliver(self, data: bytes) -> None:
         self.heard += data
@@ -26,6 +27,9 @@ class Ear:
         if self.tracked:
             self.said += lines
         return self.said
+
+    def restart(self) -> None:
+        self.restarts += 1
 
     def acknowledge(self, entry: Entry) -> bytes:
         return b"(%d to %d)\n" % (entry.lines, entry.said) if self.tracked else b""

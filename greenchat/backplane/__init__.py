@@ -1,0 +1,1 @@
+"""Several servers that are one chat, on Redis, which keeps the order, and who has which name."""

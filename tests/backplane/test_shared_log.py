@@ -1,0 +1,199 @@
+import signal
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from backplane.nodes import Losses, node_of
+from conftest import until
+from log.shelves import Audience, everything, opened, say
+from redis_server import RedisServer, needs_redis
+
+from greenchat.backplane import node as node_module
+from greenchat.backplane.node import Node
+from greenchat.backplane.shared_log import SharedLog
+from greenchat.backplane.store import Store
+from greenchat.errors import Code, LogError, Refused
+from greenchat.log import queue
+
+pytestmark = needs_redis
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "LOG_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(node_module, "LOG_RETRY_SECONDS", 0.05)
+
+
+@pytest.fixture
+def here(redis: RedisServer) -> Iterator[Node]:
+    with node_of(redis.url) as node:
+        node.names.claim("ann", "ann", "", print)
+        yield node
+
+
+@pytest.fixture
+def there(redis: RedisServer) -> Iterator[Node]:
+    with node_of(redis.url) as node:
+        node.names.claim("bob", "bob", "", print)
+        yield node
+
+
+@pytest.fixture
+def mortal() -> Iterator[RedisServer]:
+    """One that a test may kill."""
+    with RedisServer() as running:
+        yield running
+
+
+def blocks(audience: Audience) -> list[bytes]:
+    return [entry.block for entry in audience.placed]
+
+
+def append(log: SharedLog, *numbers: int, origin: str = "ann") -> None:
+    """With a session: the number is how many lines were said with it."""
+    for number in numbers:
+        log.append(origin, b"%s %d\n" % (origin.encode(), number), 1, number)
+
+
+def test_order_is_one_on_all_nodes(here: Node, there: Node) -> None:
+    ears = Audience(), Audience()
+    one, two = here.logs.open("lobby", ears[0]), there.logs.open("lobby", ears[1])
+    for number in range(1, 301):
+        append(one, number)
+        append(two, number, origin="bob")
+        if number % 50 == 0:
+            gevent.sleep(0.001)
+    until(lambda: len(ears[0].placed) == len(ears[1].placed) == 600)
+    assert ears[0].placed == ears[1].placed
+    for origin in ("ann", "bob"):
+        said = [entry.said for entry in ears[0].placed if entry.origin == origin]
+        assert said == list(range(1, 301))
+    assert everything(one) == everything(two)
+    assert (one.said("bob"), two.said("ann")) == (300, 300)
+
+
+def test_what_was_said_twice_has_one_place(here: Node) -> None:
+    log = here.logs.open("lobby", heard := Audience())
+    append(log, 1, 2, 2, 1, 3)
+    log.append("ann", b"ann 2\nann 3\nann 4\n", 3, 4)
+    log.settle()
+    assert blocks(heard) == [b"ann 1\n", b"ann 2\n", b"ann 3\n", b"ann 4\n"]
+    log.wait(0)
+
+
+def test_who_has_lost_its_name_is_heard_no_more(here: Node, there: Node) -> None:
+    here.names.claim("cat", "cat", "", lost := Losses())
+    log = here.logs.open("lobby", heard := Audience())
+    append(log, 1, origin="cat")
+    log.settle()
+    there.names.claim("cat", "cat", "", print)
+    append(log, 2, origin="cat")
+    log.settle()
+    assert blocks(heard) == [b"cat 1\n"]
+    assert set(lost) == {Code.TAKEN_OVER}
+    log.wait(0)
+
+
+def test_who_has_no_name_is_not_heard(here: Node) -> None:
+    log = here.logs.open("lobby", heard := Audience())
+    append(log, 1, origin="nobody")
+    log.settle()
+    assert heard.placed == []
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_while_redis_is_away_messages_wait_and_then_all_have_one_place(mortal: RedisServer, how: str) -> None:
+    with node_of(mortal.url) as here:
+        here.names.claim("ann", "ann", "", print)
+        here.names.claim("guest", "~guest", "", print)
+        told: list[bool] = []
+        here.logs.watch(told.append)
+        log = here.logs.open("lobby", heard := Audience())
+        append(log, 1)
+        log.append("~guest", b"guest 1\n", 1, 0)
+        log.settle()
+        mortal.kill() if how == "kill" else mortal.signal(signal.SIGSTOP)
+        append(log, 2, 3)
+        log.append("~guest", b"guest 2\nguest 3\n", 2, 0)
+        until(lambda: told == [False])
+        append(log, 4)
+        assert len(heard.placed) == 2
+        with pytest.raises(Refused) as refused:
+            opened(here.logs, "another")
+        assert refused.value.code is Code.UNAVAILABLE
+        mortal.start() if how == "kill" else mortal.signal(signal.SIGCONT)
+        log.wait(0)
+        assert blocks(heard) == [
+            b"ann 1\n", b"guest 1\n", b"ann 2\n", b"ann 3\n", b"guest 2\nguest 3\n", b"ann 4\n",
+        ]  # fmt: skip
+        assert told == [False, True]
+        assert heard.restarts == 0
+
+
+def test_answer_that_was_lost_does_not_double_what_was_said(here: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = here.logs.open("lobby", heard := Audience())
+    run, lost = Store.run, [True, True]
+
+    def run_and_lose_the_answer(store: Store, calls: object) -> object:
+        results = run(store, calls)  # type: ignore[arg-type]  # as they came
+        if lost:
+            lost.pop()
+            raise LogError(Code.UNAVAILABLE, "the cable was cut")
+        return results
+
+    monkeypatch.setattr(Store, "run", run_and_lose_the_answer)
+    here.names.of("ann")
+    append(log, 1, 2, 3)
+    log.wait(0)
+    assert blocks(heard) == [b"ann 1\n", b"ann 2\n", b"ann 3\n"]
+
+
+def test_log_that_redis_has_lost_begins_anew(mortal: RedisServer) -> None:
+    with node_of(mortal.url) as here:
+        here.names.claim("ann", "ann", "", lost := Losses())
+        log = here.logs.open("lobby", heard := Audience())
+        append(log, 1, 2)
+        log.settle()
+        epoch = log.epoch
+        mortal.kill()
+        mortal.forget()
+        mortal.start()
+        until(lambda: heard.restarts == 1)
+        assert log.epoch != epoch
+        assert (log.position, everything(log)) == (0, [])
+        until(lambda: lost)
+        here.names.claim("ann", "ann", "", print)
+        append(log, 1)
+        log.settle()
+        assert blocks(heard)[2:] == [b"ann 1\n"]
+
+
+def test_log_of_which_redis_has_lost_the_end_begins_anew_though_others_have_gone_on(
+    redis: RedisServer, here: Node, there: Node
+) -> None:
+    log = here.logs.open("lobby", heard := Audience())
+    append(log, 1, 2)
+    log.settle()
+    redis.command("XDEL", log.stream, f"{log.epoch}-2")
+    redis.command("XSETID", log.stream, f"{log.epoch}-1")
+    redis.command("HSET", "{greenchat}:room:lobby", "position", "1")
+    other = there.logs.open("lobby", Audience())
+    append(other, 1, origin="bob")
+    other.settle()
+    here.logs.check()
+    assert heard.restarts == 1
+    other.settle()
+    assert other.epoch == log.epoch
+
+
+def test_many_lines_are_trimmed(redis: RedisServer) -> None:
+    node = Node(redis.url, kept=100)
+    node.start()
+    node.names.claim("ann", "ann", "", print)
+    log = opened(node.logs)
+    for number in range(1, 1001):
+        say(log, b"%d" % number, said=number)
+    log.settle()
+    assert 800 <= log.begin <= 900  # Redis trims whole parts of a stream
+    assert [line for _, line in everything(log, log.begin)][-1] == b"1000"
+    node.close()

@@ -1,0 +1,84 @@
+"""A real Redis, which a test may kill, stop and start again."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Self
+
+import gevent
+import pytest
+from gevent import socket
+
+from greenchat.net import listen
+
+__all__ = ["RedisServer", "needs_redis"]
+
+needs_redis = pytest.mark.skipif(
+    not (shutil.which("redis-server") and find_spec("redis")) and not os.environ.get("CI"),
+    reason="redis-server or greenchat[redis] is not installed",
+)
+"""Where there is none the tests are left out; continuous integration never leaves them out."""
+
+
+class RedisServer:
+    """One that writes each change to its disk before it answers (AOF)."""
+
+    def __init__(self) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="greenchat-redis-"))
+        (listener,) = listen(("127.0.0.1",), 0)
+        self.port: int = listener.getsockname()[1]
+        listener.close()
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._home)]
+        options = ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--loglevel", "warning"]
+        self.process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
+        while not self._answers():
+            assert self.process.poll() is None
+            gevent.sleep(0.01)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """As a crash does."""
+        self.process.kill()
+        self.process.wait()
+
+    def forget(self) -> None:
+        """All that is on the disk is lost."""
+        shutil.rmtree(self._home / "appendonlydir")
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.process.send_signal(signal.SIGCONT)
+        self.kill()
+        shutil.rmtree(self._home)
+
+    def command(self, *words: str) -> bytes:
+        """What Redis answers to a command."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as sock:
+            sock.sendall(f"{' '.join(words)}\r\n".encode())
+            answer: bytes = sock.recv(65536)
+            return answer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.command("PING").startswith(b"+PONG")
+        return False

@@ -1,0 +1,210 @@
+"""Two servers that are one chat."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+from conftest import Wire, hello, until
+from redis_server import RedisServer, needs_redis
+
+from greenchat import ChatClient, ChatServer
+from greenchat.backplane import node as node_module
+from greenchat.backplane.node import Node
+from greenchat.client import Route, connection
+from greenchat.client.client import Message
+from greenchat.errors import Code, GreenchatError, Refused, TransferError
+from greenchat.log import queue
+from greenchat.protocol.records import Hello, Welcome
+from greenchat.protocol.records import Refused as RefusedRecord
+
+pytestmark = needs_redis
+
+
+class Town:
+    """Two servers, each of them a node, and their clients."""
+
+    def __init__(self, redis: RedisServer, root: Path) -> None:
+        self._root = root
+        self._nodes = [Node(redis.url) for _ in range(2)]
+        self.servers = [ChatServer(node=node) for node in self._nodes]
+        for server in self.servers:
+            server.start()
+        self._clients: list[ChatClient] = []
+
+    def client(self, name: str, at: int, **options: object) -> ChatClient:
+        home = self._root / name
+        home.mkdir(exist_ok=True)
+        given = {"share": home, "into": home, "reconnect": True, **options}
+        client = ChatClient(name, self.servers[at].port, **given)  # type: ignore[arg-type]  # as each test likes
+        client.start()
+        self._clients.append(client)
+        return client
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+        for server, node in zip(self.servers, self._nodes, strict=True):
+            server.stop()
+            node.close()
+
+
+@pytest.fixture
+def town(redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
+    monkeypatch.setattr(queue, "LOG_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(node_module, "LOG_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(node_module, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "RECONNECT_DELAYS", (0.01, 0.02))
+    one = Town(redis, tmp_path)
+    yield one
+    one.close()
+
+
+def heard(client: ChatClient, number: int) -> list[str]:
+    messages = client.messages()
+    return [str(next(messages)) for _ in range(number)]
+
+
+def test_room_is_one_and_so_is_its_order(town: Town) -> None:
+    ann, bob, cat = town.client("ann", 0), town.client("bob", 1), town.client("cat", 1)
+    dan = town.client("dan", 0)
+    for number in range(100):
+        ann.send(f"{number}", wait=True)
+        bob.send(f"{number}", wait=True)
+    told = heard(cat, 200)
+    assert heard(dan, 200) == told
+    assert [line for line in told if line.startswith("ann")] == [f"ann: {number}" for number in range(100)]
+    until(lambda: ann.unplaced == bob.unplaced == 0)
+
+
+def test_name_is_one_users(town: Town) -> None:
+    town.client("ann", 0)
+    with pytest.raises(Refused) as refused:
+        town.client("Ann", 1, reconnect=False)
+    assert refused.value.code is Code.NAME_TAKEN
+
+
+def test_user_that_comes_to_another_server_is_itself(town: Town) -> None:
+    first = Wire(town.servers[0].port)
+    first.tell(Hello(1, "ann", 0, session="s"))
+    epoch = first.record(Welcome).epoch
+    first.send(b"one\ntwo\n")
+    bob = town.client("bob", 1)
+    second = Wire(town.servers[1].port)
+    second.tell(Hello(1, "ann", 0, session="s", epoch=epoch, position=0, said=0))
+    welcome = second.record(Welcome)
+    assert (welcome.position, welcome.said) == (0, 2)
+    assert b"taken-over" in first.rest()
+    second.send(b"three\n")
+    assert heard(bob, 1)[-1] in ("ann: one", "ann: three")
+    first.close()
+    second.close()
+
+
+def test_guest_elsewhere_is_refused_a_name_that_is_taken(town: Town) -> None:
+    town.client("ann", 0)
+    guest = Wire(town.servers[1].port)
+    guest.send(b"ann\n")
+    assert guest.rest() == b"error: that name is in use: choose another\n"
+    guest.close()
+
+
+def test_last_words_of_a_guest_are_heard_and_its_name_is_free(town: Town) -> None:
+    bob = town.client("bob", 1)
+    for number in range(5):
+        guest = Wire(town.servers[number % 2].port)
+        guest.send(b"guest\n%d\n" % number)
+        guest.sock.shutdown(1)
+        assert guest.rest() == b""
+        guest.close()
+        assert heard(bob, 1) == [f"guest: {number}"]
+
+
+def test_private_messages_find_their_way(town: Town) -> None:
+    told = list[Message]()
+    failed = list[GreenchatError]()
+    ann = town.client("ann", 0, on_undelivered=failed.append)
+    town.client("bob", 1, on_private=told.append)
+    ann.send_private("bob", "psst")
+    until(lambda: told == [Message("ann", "psst")])
+    ann.send_private("nobody", "psst")
+    until(lambda: [error.code for error in failed] == [Code.UNKNOWN_USER])
+    guest = Wire(town.servers[1].port)
+    guest.send(b"guest\n")
+    until(lambda: town.servers[1]._house.directory.find("guest"))
+    ann.send_private("guest", "psst")
+    until(lambda: [error.code for error in failed] == [Code.UNKNOWN_USER] * 2)
+    guest.close()
+
+
+@pytest.mark.parametrize("route", list(Route))
+def test_files_come_from_users_of_other_servers(town: Town, tmp_path: Path, route: Route) -> None:
+    town.client("ann", 0)
+    bob = town.client("bob", 1, route=route)
+    (tmp_path / "ann" / "picture").write_bytes(b"x" * 1_000_000)
+    assert bob.fetch("ann", "picture").path.read_bytes() == b"x" * 1_000_000
+
+
+def test_files_that_cannot_be_had(town: Town) -> None:
+    town.client("ann", 0)
+    bob = town.client("bob", 1)
+    for owner, code in (("ann", Code.NOT_FOUND), ("nobody", Code.UNKNOWN_OWNER)):
+        with pytest.raises(TransferError) as error:
+            bob.fetch(owner, "picture")
+        assert error.value.code is code
+
+
+def test_request_of_one_who_leaves_is_forgotten_elsewhere(town: Town) -> None:
+    owner = Wire(town.servers[0].port)
+    owner.send(hello("owner", 5000))
+    owner.record(Welcome)
+    bob = town.client("bob", 1)
+    asking = gevent.spawn(bob.fetch, "owner", "picture")
+    until(lambda: town.servers[0]._office._by_ticket)
+    bob.close()
+    until(lambda: not town.servers[0]._office._by_ticket)
+    with pytest.raises(GreenchatError):
+        asking.get()
+    owner.close()
+
+
+def test_rooms_are_counted_over_all_servers(town: Town) -> None:
+    ann = town.client("ann", 0)
+    town.client("bob", 1)
+    town.client("cat", 1, room="tea")
+    until(lambda: ann.rooms() == [("lobby", 2), ("tea", 1)])
+
+
+def test_client_of_a_server_that_is_gone_goes_on_at_another(town: Town) -> None:
+    back: list[int | None] = []
+    ann = town.client("ann", 0, others=[("127.0.0.1", town.servers[1].port)], on_back=back.append)
+    bob = town.client("bob", 1)
+    ann.send("one")
+    assert heard(bob, 1) == ["ann: one"]
+    bob.send("two")
+    town.servers[0].stop()
+    bob.send("three")
+    ann.send("four")
+    assert heard(ann, 2) == ["bob: two", "bob: three"]
+    assert heard(bob, 1) == ["ann: four"]
+    assert back == [0]
+
+
+def test_server_is_not_entered_while_redis_is_away(tmp_path: Path) -> None:
+    with RedisServer() as mortal:
+        town = Town(mortal, tmp_path)
+        notes = list[Code]()
+        ann = town.client("ann", 0, on_note=notes.append)
+        bob = town.client("bob", 0)
+        mortal.kill()
+        ann.send("waiting")
+        until(lambda: notes == [Code.WAITING])
+        stranger = Wire(town.servers[0].port)
+        stranger.send(hello("cat"))
+        assert stranger.record(RefusedRecord).code == Code.UNAVAILABLE
+        stranger.close()
+        ann.send_private("bob", "still here")
+        mortal.start()
+        assert heard(bob, 1) == ["ann: waiting"]
+        until(lambda: notes == [Code.WAITING, Code.KEPT_AGAIN])
+        town.close()
