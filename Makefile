@@ -3,11 +3,12 @@
 # make slow    the tests that take minutes
 # make fuzz    two million cases in all, for the parsers and for both ends of the conversations; some minutes
 # make soak    ten minutes of members and transfers that come and go, many of them hostile
+# make chaos   a hundred rounds of faults on servers and on Redis while users chat; a quarter of an hour; it prints its seed
 # make clean   remove what these made
 
 PYTHON ?= python3
 
-.PHONY: demo test slow fuzz soak clean
+.PHONY: demo test slow fuzz soak chaos clean
 
 demo: .venv/run
 	@.venv/bin/python demo.py
@@ -27,6 +28,10 @@ fuzz: .venv/fuzz
 
 soak: .venv/dev
 	.venv/bin/python -m pytest -m soak -s
+
+chaos: .venv/dev
+	.venv/bin/python tests/chaos/run.py --world disk --rounds 20
+	.venv/bin/python tests/chaos/run.py
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "greenchat needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }

@@ -40,6 +40,7 @@ class Member:
         self.name = name
         self.host = host
         self.listen: int | None = None
+        """None also for a client that has not been welcomed: it expects to be told nothing before."""
         self.certificate = ""
         """What it has proved to have the key of, as a record has it."""
         self.origin = ""
@@ -64,7 +65,7 @@ class Member:
 
     def enter(self, hello: Hello, certificate: str = "") -> None:
         """Take the name, and hear first what *hello* asks for of what was said before. Raises `Refused`."""
-        self.listen, self.certificate = hello.listen, certificate
+        self.certificate = certificate
         self._tracked = bool(hello.session)
         self.origin = origin_of(hello) if self._tracked else new_origin()
         if (holder := holder_of(self._house, hello.name)) and holder.origin == self.origin:
@@ -172,12 +173,14 @@ class Member:
         if not self._tracked:
             position = start(room.log, hello)
             self._outbox.write(self._wire.welcome(hello))
+            self.listen = hello.listen
             return position
         room.log.settle()  # what it said through another connection counts
         said = room.log.said(self.origin)
         self._said = hello.said if said is None else said
         position = start(room.log, hello)
         self._outbox.write(self._wire.welcome(hello, room.log.epoch, position, self._said))
+        self.listen = hello.listen
         return position
 
     def _as_heard(self, entry: Entry) -> bytes:

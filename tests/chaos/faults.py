@@ -1,0 +1,95 @@
+"""What can happen to servers, each for a while; when it is over all is well again."""
+
+import random
+import signal
+from collections.abc import Callable
+from typing import TypeAlias
+
+import gevent
+from chaos.world import Nodes, World
+
+__all__ = ["OF_DISK", "OF_NODES", "Fault"]
+
+Fault: TypeAlias = Callable[[World, random.Random], str]
+"""Does it, and says what it did."""
+
+
+def kill_server(world: World, chance: random.Random) -> str:
+    """As a crash does."""
+    machine, seconds = chance.choice(world.machines), chance.uniform(0, 3)
+    machine.kill()
+    gevent.sleep(seconds)
+    machine.start()
+    return f"a server was killed for {seconds:.1f} s"
+
+
+def restart_server(world: World, chance: random.Random) -> str:
+    """As somebody does who is careful."""
+    machine = chance.choice(world.machines)
+    machine.end()
+    machine.start()
+    return "a server was restarted"
+
+
+def pause_server(world: World, chance: random.Random) -> str:
+    """Sometimes for longer than its names are its own."""
+    machine, seconds = chance.choice(world.machines), chance.choice([0.3, 2, 11])
+    machine.signal(signal.SIGSTOP)
+    gevent.sleep(seconds)
+    machine.signal(signal.SIGCONT)
+    return f"a server was stopped for {seconds} s"
+
+
+def kill_redis(world: World, chance: random.Random) -> str:
+    """It has all on its disk."""
+    assert isinstance(world, Nodes)
+    seconds = chance.uniform(0, 3)
+    world.redis.kill()
+    gevent.sleep(seconds)
+    world.redis.start()
+    return f"Redis was killed for {seconds:.1f} s"
+
+
+def pause_redis(world: World, chance: random.Random) -> str:
+    """Sometimes for longer than anybody waits for it."""
+    assert isinstance(world, Nodes)
+    seconds = chance.choice([0.3, 2, 6])
+    world.redis.signal(signal.SIGSTOP)
+    gevent.sleep(seconds)
+    world.redis.signal(signal.SIGCONT)
+    return f"Redis was stopped for {seconds} s"
+
+
+def part(world: World, chance: random.Random) -> str:
+    """A server does not reach Redis, while its users reach it; what was on its way comes later, or never."""
+    assert isinstance(world, Nodes)
+    street, seconds, breaks = chance.choice(world.streets), chance.choice([0.5, 3, 11]), chance.random() < 0.5
+    street.open = False
+    gevent.sleep(seconds)
+    if breaks:
+        street.cut()
+    street.open = True
+    return f"a server was cut off for {seconds} s" + (", and its connections broke" if breaks else "")
+
+
+def cut(world: World, chance: random.Random) -> str:
+    """Connections break, and others are made."""
+    assert isinstance(world, Nodes)
+    for _ in range(5):
+        chance.choice(world.streets).cut()
+        gevent.sleep(0.3)
+    return "connections to Redis broke"
+
+
+def delay(world: World, chance: random.Random) -> str:
+    """A long way to Redis."""
+    assert isinstance(world, Nodes)
+    street, late = chance.choice(world.streets), chance.choice([0.02, 0.2])
+    street.delay = late
+    gevent.sleep(3)
+    street.delay = 0.0
+    return f"a server was {late} s from Redis"
+
+
+OF_NODES: tuple[Fault, ...] = (kill_server, restart_server, pause_server, kill_redis, pause_redis, part, cut, delay)
+OF_DISK: tuple[Fault, ...] = (kill_server, restart_server, pause_server)

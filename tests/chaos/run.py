@@ -1,0 +1,73 @@
+"""Rounds of faults on real servers while users chat; after each round every history has to be as promised.
+
+python tests/chaos/run.py [--seed N] [--rounds N] [--world nodes|disk]
+"""
+
+import argparse
+import random
+import secrets
+import sys
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent.parent)]
+
+import gevent
+from chaos.faults import OF_DISK, OF_NODES, Fault
+from chaos.world import Disk, Nodes, World, settled, users_of
+
+from greenchat.client import connection
+from greenchat.net import raise_descriptor_limit
+
+__all__ = ["rounds"]
+
+USERS = 12
+ROUNDS = 100
+AT_ONCE = 2
+"""Faults in one round, at the same time."""
+
+
+def rounds(world: World, faults: tuple[Fault, ...], count: int, seed: int) -> list[str]:
+    """What was not as promised in so many rounds."""
+    chance = random.Random(seed)
+    found = list[str]()
+    with users_of(world, USERS) as users:
+        for number in range(1, count + 1):
+            began = time.monotonic()
+            for user in users:
+                user.resume()
+            gevent.sleep(chance.uniform(0.2, 1))
+            chosen = chance.sample(faults, chance.randint(1, AT_ONCE))
+            seeds = [chance.randrange(2**32) for _ in chosen]
+            doing = [gevent.spawn(fault, world, random.Random(seed)) for fault, seed in zip(chosen, seeds, strict=True)]
+            gevent.joinall(doing, raise_error=True)
+            gevent.sleep(chance.uniform(0.2, 1))
+            violated = settled(world, users)
+            lines, took = sum(len(user.witness.said) for user in users), time.monotonic() - began
+            what = "; ".join(str(each.value) for each in doing)
+            print(f"round {number}: {what}; all was well after {took:.1f} s, {lines} lines so far", flush=True)
+            if violated:
+                return [f"round {number}: {each}" for each in violated]
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--world", choices=["nodes", "disk"], default="nodes")
+    options = parser.parse_args()
+    raise_descriptor_limit()
+    vars(connection)["RECONNECT_DELAYS"] = (0.2, 0.5, 1.0)  # or most of a round would be spent waiting
+    print(f"seed {options.seed}, {options.rounds} rounds, {USERS} users, world: {options.world}", flush=True)
+    world: World = Nodes() if options.world == "nodes" else Disk()
+    try:
+        found = rounds(world, OF_NODES if options.world == "nodes" else OF_DISK, options.rounds, options.seed)
+    finally:
+        world.close()
+    print("\n".join(found) or "no guarantee was violated")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""Servers that things happen to, and users who chat meanwhile."""
+
+import contextlib
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import gevent
+import gevent.pool
+from chaos.history import Witness, violations
+from gevent import socket, subprocess
+from programs import TOP
+from redis_server import RedisServer
+
+from greenchat import ChatClient
+from greenchat.backplane.store import Store
+from greenchat.log.database import Database, Kept
+from greenchat.net import listen
+
+__all__ = ["Disk", "Machine", "Nodes", "Street", "User", "World", "settled", "users_of"]
+
+RATE = 10
+"""Messages a second that each user says."""
+
+SETTLE = 90.0
+"""Seconds for all to have come to all, once nothing happens any more."""
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = SETTLE) -> None:
+    """Wait for *condition*. Raises `AssertionError` if that takes too long."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"in {seconds:.0f} s {what}"
+        gevent.sleep(0.02)
+
+
+class Street:
+    """The way from a node to *port*, in this process: it can be slow, swallow everything, or break."""
+
+    def __init__(self, port: int) -> None:
+        self.delay = 0.0
+        self.open = True
+        self._target = port
+        (self._listener,) = listen(("127.0.0.1",), 0)
+        self.port: int = self._listener.getsockname()[1]
+        self._greenlets = gevent.pool.Group()
+        self._sockets: set[socket.socket] = set()
+        self._greenlets.spawn(self._accept)
+
+    def cut(self) -> None:
+        """Break all connections."""
+        for sock in list(self._sockets):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._greenlets.kill()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            near, _ = self._listener.accept()
+            self._greenlets.spawn(self._serve, near)
+
+    def _serve(self, near: socket.socket) -> None:
+        with near, socket.socket() as far, contextlib.suppress(OSError):
+            far.connect(("127.0.0.1", self._target))
+            self._sockets |= {near, far}
+            ways = gevent.pool.Group()
+            try:
+                ways.spawn(self._carry, near, far)
+                ways.spawn(self._carry, far, near)
+                ways.join()
+            finally:
+                ways.kill()
+                self._sockets -= {near, far}
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                gevent.sleep(self.delay)
+                while not self.open:
+                    gevent.sleep(0.05)
+                sink.sendall(data)
+        for sock in (source, sink):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+class Machine:
+    """One server, a process that can be killed, stopped and started again on its port."""
+
+    def __init__(self, *arguments: str) -> None:
+        (listener,) = listen(("127.0.0.1",), 0)
+        self.port: int = listener.getsockname()[1]
+        listener.close()
+        self._arguments = arguments
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, str(TOP / "ChatServer.py"), str(self.port), *self._arguments]
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+class World(Protocol):
+    """Machines that are one chat."""
+
+    machines: list[Machine]
+
+    def log(self) -> list[str]:
+        """All that was said, in its order."""
+
+    def close(self) -> None:
+        """End all."""
+
+
+class Nodes:
+    """Several servers on one Redis, each with a street of its own to it."""
+
+    def __init__(self, count: int = 3) -> None:
+        self.redis = RedisServer()
+        self.streets = [Street(self.redis.port) for _ in range(count)]
+        self.machines = [Machine("--backplane", f"redis://127.0.0.1:{street.port}") for street in self.streets]
+
+    def log(self) -> list[str]:
+        store, lines, after = Store(self.redis.url), list[str](), "0"
+        while answer := store.range("{greenchat}:log:lobby", after):
+            after = answer[-1][0]
+            for number, fields in answer:
+                lines += fields[b"b"].decode().split("\n")[:-1]
+                assert int(number.partition("-")[2]) == len(lines), "the log has a gap, or has begun anew"
+        store.close()
+        return lines
+
+    def close(self) -> None:
+        for machine in self.machines:
+            with contextlib.suppress(OSError):
+                machine.signal(signal.SIGCONT)
+            machine.kill()
+        for street in self.streets:
+            street.close()
+        self.redis.close()
+
+
+class Disk:
+    """One server that keeps what is said on its disk."""
+
+    def __init__(self) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="greenchat-chaos-"))
+        self.machines = [Machine("--data", str(self._home))]
+
+    def log(self) -> list[str]:
+        database, lines = Database(self._home / "messages.db", Kept()), list[str]()
+        while entries := database.read("lobby", len(lines)):
+            for entry in entries:
+                lines += entry.block.decode().split("\n")[:-1]
+        database.close()
+        return lines
+
+    def close(self) -> None:
+        for machine in self.machines:
+            with contextlib.suppress(OSError):
+                machine.signal(signal.SIGCONT)
+            machine.kill()
+        shutil.rmtree(self._home)
+
+
+class User:
+    """Says one message after the other for as long as it is *talking*, and keeps all it hears."""
+
+    def __init__(self, name: str, ports: list[int], home: Path) -> None:
+        self.witness = Witness(name)
+        self.client = ChatClient(
+            name, ports[0], others=[("127.0.0.1", port) for port in ports[1:]],
+            share=home, into=home, reconnect=True, on_back=self._on_back,
+        )  # fmt: skip
+        self.talking = False
+        self.client.start()
+        place = self.client._connection._place
+        assert place
+        self.witness.begin = place._position
+        self._listening = gevent.spawn(self._listen)
+        self._talking = gevent.spawn(self._talk)
+
+    def close(self) -> None:
+        gevent.killall([self._listening, self._talking])
+        self.client.close()
+
+    def resume(self) -> None:
+        """Talk again."""
+        self._talking.join()
+        self.talking = True
+        self._talking = gevent.spawn(self._talk)
+
+    def _talk(self) -> None:
+        while self.talking:
+            text = str(len(self.witness.said))
+            self.witness.said.append(text)
+            self.client.send(text, wait=True)
+            gevent.sleep(1 / RATE)
+
+    def _listen(self) -> None:
+        for message in self.client.messages():
+            self.witness.heard.append(str(message))
+
+    def _on_back(self, lost: int | None) -> None:
+        self.witness.lost += 1_000_000 if lost is None else lost
+
+
+@contextlib.contextmanager
+def users_of(world: World, count: int) -> Iterator[list[User]]:
+    """So many users, spread over all machines."""
+    home = Path(tempfile.mkdtemp(prefix="greenchat-chaos-"))
+    ports = [machine.port for machine in world.machines]
+    users = list[User]()
+    try:
+        for machine in world.machines:
+            until(lambda: _answers(machine.port), "a server did not come up")  # noqa: B023 - called at once
+        for number in range(count):
+            first = number % len(ports)
+            users.append(User(f"u{number}", ports[first:] + ports[:first], home))
+        yield users
+    finally:
+        for user in users:
+            user.close()
+        shutil.rmtree(home)
+
+
+def settled(world: World, users: list[User]) -> list[str]:
+    """What is not as promised, once all that was said has come to all."""
+    for user in users:
+        user.talking = False
+    until(lambda: not any(user.client.unplaced for user in users), "not all that was said had a place")
+    log = world.log()
+    due = {user: len(log) - user.witness.begin - _own(log[user.witness.begin :], user) for user in users}
+    with contextlib.suppress(AssertionError):  # the violations say it better
+        until(lambda: all(len(user.witness.heard) >= due[user] for user in users), "not all was heard", 20)
+    return violations(log, [user.witness for user in users])
+
+
+def _own(log: list[str], user: User) -> int:
+    return sum(line.startswith(f"{user.witness.name}: ") for line in log)
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    return False
