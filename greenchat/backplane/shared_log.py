@@ -113,10 +113,10 @@ class SharedLog:
         answer = self._logs.look_up(self._logs.link.store.range, self.stream, f"{self.epoch}-{position}")
         entries, size = list[Entry](), 0
         for entry in self._entries(answer):
+            if entry.position > self.position or size >= CATCH_UP_SIZE:  # what is not placed yet is told then
+                break
             entries.append(entry.after(position))
             size += len(entry.block)
-            if size >= CATCH_UP_SIZE:
-                break
         return entries
 
     def update(self) -> tuple[str, int]:

@@ -73,7 +73,8 @@ class DurableLog:
         """Some of what comes next after *position*, or after the `begin`. May wait. Raises `Refused`."""
         if position >= self._tail.begin:
             return self._tail.read(position)
-        return self._logs.look_up(Database.read, self.room, position)
+        found = self._logs.look_up(Database.read, self.room, position)
+        return [entry for entry in found if entry.position <= self.position]  # the others are told when they are placed
 
     def place(self, entry: Entry) -> None:
         """*entry* is on the disk."""

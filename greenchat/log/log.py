@@ -74,7 +74,7 @@ class Log(Protocol):
         """How many lines *origin* has said; None if nobody knows any more. May wait. Raises `Refused`."""
 
     def read(self, position: int) -> list[Entry]:
-        """Some of what comes next after *position*, or after the `begin`. May wait. Raises `Refused`."""
+        """Some of what has been placed after *position*, or after the `begin`. May wait. Raises `Refused`."""
 
 
 class Logs(Protocol):

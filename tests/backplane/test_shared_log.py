@@ -197,3 +197,17 @@ def test_many_lines_are_trimmed(redis: RedisServer) -> None:
     assert 800 <= log.begin <= 900  # Redis trims whole parts of a stream
     assert [line for _, line in everything(log, log.begin)][-1] == b"1000"
     node.close()
+
+
+def test_what_is_in_redis_and_not_placed_here_yet_is_not_read(here: Node, there: Node) -> None:
+    """Or who comes back in that moment would hear it twice."""
+    other = there.logs.open("lobby", Audience())
+    append(other, 1, origin="bob")
+    other.settle()
+    log = here.logs.open("lobby", Audience())
+    here.logs.streams = dict  # type: ignore[method-assign]  # nothing is read from now on
+    here._wake()
+    gevent.sleep(0.05)
+    append(other, 2, origin="bob")
+    other.settle()
+    assert [entry.block for entry in log.read(0)] == [b"bob 1\n"]

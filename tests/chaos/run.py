@@ -34,6 +34,8 @@ def rounds(world: World, faults: tuple[Fault, ...], count: int, seed: int) -> li
     with users_of(world, USERS) as users:
         for number in range(1, count + 1):
             began = time.monotonic()
+            for machine in world.machines:
+                machine.revive()
             for user in users:
                 user.resume()
             gevent.sleep(chance.uniform(0.2, 1))

@@ -106,6 +106,11 @@ class Machine:
         command = [sys.executable, str(TOP / "ChatServer.py"), str(self.port), *self._arguments]
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
+    def revive(self) -> None:
+        """Start it again if it has ended by itself, as it does if there is no Redis when it starts."""
+        if self.process.poll() is not None:
+            self.start()
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
+import gevent.event
 import pytest
 from conftest import until
 from log.shelves import everything, opened, say
@@ -14,7 +15,8 @@ from log.shelves import everything, opened, say
 from greenchat.errors import Code, LogError, Refused
 from greenchat.log import durable, queue
 from greenchat.log.database import Database, Kept
-from greenchat.log.durable import DurableLogs
+from greenchat.log.durable import DurableLog, DurableLogs
+from greenchat.log.log import Entry
 from greenchat.protocol.limits import TAIL_LINES
 
 
@@ -155,3 +157,22 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path, acknowledged: int
         log = opened(logs)
         assert log.position >= last
         assert everything(log) == [(number + 1, b"%d" % number) for number in range(log.position)]
+
+
+def test_what_is_on_the_disk_and_not_placed_yet_is_not_read(logs: DurableLogs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or who comes back in that moment would hear it twice."""
+    say(opened(logs), b"a")
+    log = opened(logs)  # with nothing in memory
+    waiting, hold = gevent.event.Event(), DurableLogs._place
+
+    def place_later(self: DurableLogs, batch: list[tuple[DurableLog, Entry]]) -> None:
+        waiting.wait()
+        hold(self, batch)
+
+    monkeypatch.setattr(logs.queue, "_done", lambda batch: place_later(logs, batch))
+    log.append("ann", b"b\n", 1, 0)
+    until(lambda: len(logs.look_up(Database.read, "lobby", 0)) == 2)
+    assert [entry.block for entry in log.read(0)] == [b"a\n"]
+    waiting.set()
+    log.settle()
+    assert [entry.block for entry in log.read(0)] == [b"a\n", b"b\n"]
