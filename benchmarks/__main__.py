@@ -4,10 +4,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import fanout, latency, members, relay, report, transfers
+from benchmarks import cluster, fanout, latency, members, relay, report, transfers
 from benchmarks.processes import on_signals
 
-BENCHMARKS = {"fanout": fanout, "members": members, "latency": latency, "relay": relay, "transfers": transfers}
+BENCHMARKS = {
+    "fanout": fanout,
+    "members": members,
+    "latency": latency,
+    "relay": relay,
+    "transfers": transfers,
+    "cluster": cluster,
+}
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from benchmarks.processes import deadline, raise_descriptor_limit
 from benchmarks.report import Figures, Results
 from benchmarks.trials import Trials
 
-__all__ = ["run"]
+__all__ = ["find_highest", "measure_burst", "measure_paced", "run"]
 
 ROUNDS: Final = 3
 COUNTS: Final = (10, 100, 1000)
@@ -116,16 +116,17 @@ def _steady(trials: Trials, name: str, audience: Audience) -> None:
     """All that is measured in one room that grows."""
     for count, title in BURSTS.items():
         audience.grow(count)
-        trials.measure(title, name, partial(_burst, audience))
+        trials.measure(title, name, partial(measure_burst, audience))
         audience.calm()
     for rate, title in PACES.items():
-        if not trials.measure(title, name, partial(_paced, audience, rate)):
+        if not trials.measure(title, name, partial(measure_paced, audience, rate)):
             break  # it would not do more either
     audience.calm()
-    trials.measure(HIGHEST, name, partial(_highest, audience))
+    trials.measure(HIGHEST, name, partial(find_highest, audience))
 
 
-def _burst(audience: Audience, figures: Figures) -> None:
+def measure_burst(audience: Audience, figures: Figures) -> None:
+    """How many deliveries a second there are when many messages are said at once."""
     messages = _about_a_second(audience)
     before = audience.usage()
     done = audience.burst(messages)
@@ -142,7 +143,8 @@ def _about_a_second(audience: Audience) -> int:
     return min(MOST, int(messages * ABOUT / seconds) + 1)
 
 
-def _paced(audience: Audience, rate: float, figures: Figures) -> None:
+def measure_paced(audience: Audience, rate: float, figures: Figures) -> None:
+    """How late messages are heard that come at so many a second."""
     before, begun = audience.usage(), time.monotonic()
     done = audience.paced(rate, PACED_SECONDS)
     taken = time.monotonic() - begun
@@ -164,7 +166,7 @@ def _latencies(done: Paced) -> Figures:
     return {name: done.percentile(share) * 1000 for name, share in PERCENTILES.items()}
 
 
-def _highest(audience: Audience, figures: Figures) -> None:
+def find_highest(audience: Audience, figures: Figures) -> None:
     """Double the rate as long as messages come soon enough, then narrow it down."""
     low, high = 0.0, SEARCH_FROM
     while high < SEARCH_TO and any(_soon_enough(audience, high, ROUGH_SECONDS) for _ in range(TRIES)):

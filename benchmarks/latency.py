@@ -8,9 +8,9 @@ from typing import Final
 
 from benchmarks.peers import PEERS, Peer, absent, versions
 from benchmarks.processes import connect
-from benchmarks.report import Results, Table, medians
+from benchmarks.report import Figures, Results, Table, medians
 
-__all__ = ["run"]
+__all__ = ["one_by_one", "run"]
 
 ROUNDS: Final = 5
 MESSAGES: Final = 4_000
@@ -25,7 +25,7 @@ TRIES: Final = 50
 def run() -> Results:
     """Each contender in turn, several times over, so that none has the better minute; medians of the rounds."""
     skipped = absent()
-    measured: dict[str, list[dict[str, float]]] = {name: [] for name in PEERS if name not in skipped}
+    measured: dict[str, list[Figures]] = {name: [] for name in PEERS if name not in skipped}
     for _ in range(ROUNDS):
         for name, rounds in measured.items():
             rounds.append(_round(PEERS[name]))
@@ -34,15 +34,21 @@ def run() -> Results:
     return Results("latency", settings, [table], skipped, versions(measured))
 
 
-def _round(peer: Peer) -> dict[str, float]:
-    with peer.running() as server, connect(server.port) as speaker, connect(server.port) as listener:
+def _round(peer: Peer) -> Figures:
+    with peer.running() as server:
+        return one_by_one(peer, server.port, server.port, MESSAGES)
+
+
+def one_by_one(peer: Peer, here: int, there: int, messages: int) -> Figures:
+    """Microseconds from a member at the port *here* to one at the port *there*."""
+    with connect(here) as speaker, connect(there) as listener:
         said = peer.say(b"x" * SIZE)
         listener.sendall(peer.join("listener"))
         speaker.sendall(peer.speaks("speaker"))
         _until_heard(said, speaker, listener)
         speaker.sendall(said)
         heard = len(_until_quiet(listener))
-        times = [_one(said, heard, speaker, listener) for _ in range(WARM_UP + MESSAGES)][WARM_UP:]
+        times = [_one(said, heard, speaker, listener) for _ in range(WARM_UP + messages)][WARM_UP:]
     times.sort()
     return {
         "p50": statistics.median(times) * 1e6,

@@ -6,6 +6,7 @@ python tests/chaos/run.py [--seed N] [--rounds N] [--world nodes|disk]
 import argparse
 import random
 import secrets
+import signal
 import sys
 import time
 from pathlib import Path
@@ -60,6 +61,7 @@ def main() -> int:
     parser.add_argument("--world", choices=["nodes", "disk"], default="nodes")
     options = parser.parse_args()
     raise_descriptor_limit()
+    gevent.signal_handler(signal.SIGTERM, gevent.getcurrent().throw, SystemExit(1))  # so that nothing is left running
     vars(connection)["RECONNECT_DELAYS"] = (0.2, 0.5, 1.0)  # or most of a round would be spent waiting
     print(f"seed {options.seed}, {options.rounds} rounds, {USERS} users, world: {options.world}", flush=True)
     world: World = Nodes() if options.world == "nodes" else Disk()
