@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import cluster, fanout, latency, members, relay, report, transfers
+from benchmarks import cluster, fanout, latency, members, relay, report, scale, transfers
 from benchmarks.processes import on_signals
 
 BENCHMARKS = {
@@ -14,6 +14,7 @@ BENCHMARKS = {
     "relay": relay,
     "transfers": transfers,
     "cluster": cluster,
+    "scale": scale,
 }
 
 
