@@ -1,3 +1,4 @@
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -111,3 +112,18 @@ def test_inbox_is_not_kept_for_ever(redis: RedisServer, here: Node, there: Node)
     here.names.claim("bob", "bob", "", print)
     there.names.claim("bob", "bob", "", print)
     assert int(redis.command("TTL", f"{INBOX}{here.id}").strip(b":\r\n")) > 0
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(-3600, None), (3600, Code.NAME_TAKEN)])
+def test_when_the_clock_of_redis_has_jumped(
+    redis: RedisServer, here: Node, there: Node, seconds: int, code: Code | None
+) -> None:
+    """What nodes have said of being alive was by another time then; a user's own session is let in all the same."""
+    here.names.claim("bob", "bob", "", lost := Losses())
+    ends = (time.time() + seconds) * 1000
+    redis.command("HSET", NODES, here.id, f'"{ends:.0f} {{}}"')
+    here._greenlets[0].kill()  # its next sign of life would put it right
+    if code:
+        assert refusal(there, "bob") is code
+    there.names.claim("bob", "bob", "", print)
+    assert set(lost) == ({Code.TAKEN_OVER} if code else set())

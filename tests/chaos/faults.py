@@ -8,7 +8,7 @@ from typing import TypeAlias
 import gevent
 from chaos.world import Nodes, World
 
-__all__ = ["OF_DISK", "OF_NODES", "Fault"]
+__all__ = ["Fault", "possible"]
 
 Fault: TypeAlias = Callable[[World, random.Random], str]
 """Does it, and says what it did."""
@@ -91,5 +91,44 @@ def delay(world: World, chance: random.Random) -> str:
     return f"a server was {late} s from Redis"
 
 
-OF_NODES: tuple[Fault, ...] = (kill_server, restart_server, pause_server, kill_redis, pause_redis, part, cut, delay)
-OF_DISK: tuple[Fault, ...] = (kill_server, restart_server, pause_server)
+def lose_packets(world: World, chance: random.Random) -> str:
+    """A server's packets to Redis vanish, as when a cable is pulled, while its users reach it; or all of them do."""
+    assert isinstance(world, Nodes)
+    assert world.village
+    namespace, seconds, alone = (
+        chance.choice(world.village.namespaces),
+        chance.choice([1, 5, 11]),
+        chance.random() < 0.5,
+    )
+    with namespace.alone() if alone else namespace.without_redis():
+        gevent.sleep(seconds)
+    return f"a server was off the network for {seconds} s" if alone else f"packets to Redis were lost for {seconds} s"
+
+
+def jump(world: World, chance: random.Random) -> str:
+    """A wall clock is wrong, by up to two hours either way, and stays so."""
+    seconds = chance.randint(-7200, 7200)
+    chance.choice(world.machines).clock.write_text(str(seconds))
+    gevent.sleep(1)
+    return f"a server's clock was put {seconds:+d} s wrong"
+
+
+def possible(world: World) -> tuple[Fault, ...]:
+    """All that can happen to *world* here."""
+    if not isinstance(world, Nodes):
+        return OF_DISK
+    return (*OF_NODES, lose_packets) if world.village else OF_NODES
+
+
+OF_NODES: tuple[Fault, ...] = (
+    jump,
+    kill_server,
+    restart_server,
+    pause_server,
+    kill_redis,
+    pause_redis,
+    part,
+    cut,
+    delay,
+)
+OF_DISK: tuple[Fault, ...] = (kill_server, restart_server, pause_server, jump)

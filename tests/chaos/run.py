@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent.parent)]
 
 import gevent
-from chaos.faults import OF_DISK, OF_NODES, Fault
+from chaos.faults import Fault, possible
 from chaos.world import Disk, Nodes, World, settled, users_of
 
 from greenchat.client import connection
@@ -36,7 +36,7 @@ def rounds(world: World, faults: tuple[Fault, ...], count: int, seed: int) -> li
         for number in range(1, count + 1):
             began = time.monotonic()
             for machine in world.machines:
-                machine.revive()
+                machine.start()  # it ends by itself if there is no Redis when it starts
             for user in users:
                 user.resume()
             gevent.sleep(chance.uniform(0.2, 1))
@@ -64,9 +64,11 @@ def main() -> int:
     gevent.signal_handler(signal.SIGTERM, gevent.getcurrent().throw, SystemExit(1))  # so that nothing is left running
     vars(connection)["RECONNECT_DELAYS"] = (0.2, 0.5, 1.0)  # or most of a round would be spent waiting
     print(f"seed {options.seed}, {options.rounds} rounds, {USERS} users, world: {options.world}", flush=True)
-    world: World = Nodes() if options.world == "nodes" else Disk()
+    world: World = Nodes(apart=True) if options.world == "nodes" else Disk()
+    faults = possible(world)
+    print("what can happen:", ", ".join(fault.__name__ for fault in faults), flush=True)
     try:
-        found = rounds(world, OF_NODES if options.world == "nodes" else OF_DISK, options.rounds, options.seed)
+        found = rounds(world, faults, options.rounds, options.seed)
     finally:
         world.close()
     print("\n".join(found) or "no guarantee was violated")

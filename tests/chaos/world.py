@@ -13,6 +13,7 @@ from typing import Protocol
 import gevent
 import gevent.pool
 from chaos.history import Witness, violations
+from chaos.village import Namespace, Village
 from gevent import socket, subprocess
 from programs import TOP
 from redis_server import RedisServer
@@ -42,11 +43,11 @@ def until(condition: Callable[[], object], what: str, seconds: float = SETTLE) -
 class Street:
     """The way from a node to *port*, in this process: it can be slow, swallow everything, or break."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self.delay = 0.0
         self.open = True
         self._target = port
-        (self._listener,) = listen(("127.0.0.1",), 0)
+        (self._listener,) = listen((host,), 0)
         self.port: int = self._listener.getsockname()[1]
         self._greenlets = gevent.pool.Group()
         self._sockets: set[socket.socket] = set()
@@ -95,21 +96,29 @@ class Street:
 class Machine:
     """One server, a process that can be killed, stopped and started again on its port."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, clock: Path, room: Namespace | None = None) -> None:
+        self.host = room.host if room else "127.0.0.1"
+        self.namespace = room
         (listener,) = listen(("127.0.0.1",), 0)
         self.port: int = listener.getsockname()[1]
         listener.close()
-        self._arguments = arguments
-        self.start()
+        self.clock = clock
+        clock.write_text("0")
+        skewed = str(Path(__file__).with_name("skewed.py"))
+        self._command = [sys.executable, skewed, str(clock), str(TOP / "ChatServer.py"), str(self.port), *arguments]
+        if room:
+            self._command = ["ip", "netns", "exec", room.name, *self._command, "--host", room.host, "--insecure"]
+        self._launch()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where users reach it."""
+        return self.host, self.port
 
     def start(self) -> None:
-        command = [sys.executable, str(TOP / "ChatServer.py"), str(self.port), *self._arguments]
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-
-    def revive(self) -> None:
-        """Start it again if it has ended by itself, as it does if there is no Redis when it starts."""
+        """Unless it is running, because two faults may meet."""
         if self.process.poll() is not None:
-            self.start()
+            self._launch()
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -121,6 +130,9 @@ class Machine:
     def end(self) -> None:
         self.process.terminate()
         self.process.wait()
+
+    def _launch(self) -> None:
+        self.process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
 
 
 class World(Protocol):
@@ -136,12 +148,25 @@ class World(Protocol):
 
 
 class Nodes:
-    """Several servers on one Redis, each with a street of its own to it."""
+    """Several servers on one Redis, each with a street of its own to it.
 
-    def __init__(self, count: int = 3) -> None:
+    If they are to be *apart*, and that can be, each is in a network namespace of its own.
+    """
+
+    def __init__(self, count: int = 3, *, apart: bool = False) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="greenchat-chaos-"))
         self.redis = RedisServer()
-        self.streets = [Street(self.redis.port) for _ in range(count)]
-        self.machines = [Machine("--backplane", f"redis://127.0.0.1:{street.port}") for street in self.streets]
+        self.village = Village(count) if apart and Village.can_be() else None
+        host = Village.REDIS if self.village else "127.0.0.1"
+        self.streets = [Street(self.redis.port, host) for _ in range(count)]
+        self.machines = [
+            Machine(
+                "--backplane", f"redis://{host}:{street.port}",
+                room=self.village.namespaces[number] if self.village else None,
+                clock=self._home / str(number),
+            )
+            for number, street in enumerate(self.streets)
+        ]  # fmt: skip
 
     def log(self) -> list[str]:
         store, lines, after = Store(self.redis.url), list[str](), "0"
@@ -161,6 +186,9 @@ class Nodes:
         for street in self.streets:
             street.close()
         self.redis.close()
+        if self.village:
+            self.village.close()
+        shutil.rmtree(self._home)
 
 
 class Disk:
@@ -168,7 +196,7 @@ class Disk:
 
     def __init__(self) -> None:
         self._home = Path(tempfile.mkdtemp(prefix="greenchat-chaos-"))
-        self.machines = [Machine("--data", str(self._home))]
+        self.machines = [Machine("--data", str(self._home), clock=self._home / "clock")]
 
     def log(self) -> list[str]:
         database, lines = Database(self._home / "messages.db", Kept()), list[str]()
@@ -189,10 +217,11 @@ class Disk:
 class User:
     """Says one message after the other for as long as it is *talking*, and keeps all it hears."""
 
-    def __init__(self, name: str, ports: list[int], home: Path) -> None:
+    def __init__(self, name: str, servers: list[tuple[str, int]], home: Path) -> None:
         self.witness = Witness(name)
+        host, port = servers[0]
         self.client = ChatClient(
-            name, ports[0], others=[("127.0.0.1", port) for port in ports[1:]],
+            name, port, host=host, others=servers[1:], insecure=True,
             share=home, into=home, reconnect=True, on_back=self._on_back,
         )  # fmt: skip
         self.talking = False
@@ -232,14 +261,14 @@ class User:
 def users_of(world: World, count: int) -> Iterator[list[User]]:
     """So many users, spread over all machines."""
     home = Path(tempfile.mkdtemp(prefix="greenchat-chaos-"))
-    ports = [machine.port for machine in world.machines]
+    servers = [machine.address for machine in world.machines]
     users = list[User]()
     try:
         for machine in world.machines:
-            until(lambda: _answers(machine.port), "a server did not come up")  # noqa: B023 - called at once
+            until(lambda: _answers(machine.address), "a server did not come up")  # noqa: B023 - called at once
         for number in range(count):
-            first = number % len(ports)
-            users.append(User(f"u{number}", ports[first:] + ports[:first], home))
+            first = number % len(servers)
+            users.append(User(f"u{number}", servers[first:] + servers[:first], home))
         yield users
     finally:
         for user in users:
@@ -263,8 +292,8 @@ def _own(log: list[str], user: User) -> int:
     return sum(line.startswith(f"{user.witness.name}: ") for line in log)
 
 
-def _answers(port: int) -> bool:
+def _answers(address: tuple[str, int]) -> bool:
     with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        socket.create_connection(address, timeout=1).close()
         return True
     return False
