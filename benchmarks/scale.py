@@ -63,13 +63,16 @@ class Demand:
     hourly: float
 
 
-def plan(demand: Demand, costs: Costs) -> Figures:
-    """What that takes, with members of a room spread over all nodes, as clients choose their servers."""
+def plan(demand: Demand, costs: Costs, *, together: bool = False) -> Figures:
+    """What that takes, with members of a room spread over all nodes, as clients choose their servers.
+
+    Or *together*, on as few as can hold them.
+    """
     messages = demand.members * demand.hourly / 3600
     deliveries = messages * (demand.room - 1)
     nodes = 1.0
     for _ in range(60):  # until it agrees with itself: the more nodes there are, the more each message is read
-        spread = min(nodes, demand.room)
+        spread = math.ceil(nodes * demand.room / demand.members) if together else min(nodes, demand.room)
         cpu = deliveries * costs.delivery + messages * spread * costs.entry
         sent = deliveries * SIZE * WIRE
         nodes = max(
@@ -78,7 +81,6 @@ def plan(demand: Demand, costs: Costs) -> Figures:
             math.ceil(demand.members * costs.member / MEMORY),
             math.ceil(sent / (NETWORK * USABLE)),
         )
-    spread = min(nodes, demand.room)
     return {
         "messages": messages,
         "deliveries": deliveries / 1e6,
@@ -139,6 +141,11 @@ def run() -> Results:
         Table("one server, 1,000 members, simulated", {"p50": "ms", "p99": "ms"}, simulated),
         Table(f"{RATE} messages/s to {AUDIENCE}, measured", {"p50": "ms", "p99": "ms"}, {"here": pace}),
         Table("what it takes", UNITS, {name: plan(demand, costs) for name, demand in SCENES.items()}),
+        Table(
+            "what it would take with the members of a room together",
+            UNITS,
+            {name: plan(demand, costs, together=True) for name, demand in SCENES.items()},
+        ),
     ]
     settings = (
         f"messages of {SIZE} bytes; each processor, network and Redis used to {USABLE:.0%}; nodes of one processor,"
