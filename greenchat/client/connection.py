@@ -13,7 +13,7 @@ from greenchat.client.session import Session
 from greenchat.errors import Code, GreenchatError, ServerGone, TransferError, known, sentence
 from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import AWAY_SECONDS, GOODBYE_SECONDS, RECONNECT_DELAYS, RECONNECT_JITTER
-from greenchat.protocol.records import Ack, Error, Hello, Record
+from greenchat.protocol.records import Ack, Error, Hello, Note, Pong, Record
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import Event, Failure, Text
 from greenchat.security.keys import Identity
@@ -143,6 +143,7 @@ class Connection:
             self._place = None  # the server knows of no coming back
         if self._place:
             lost = self._place.enter(welcome)
+            session.heartbeat = True
             self._writer = gevent.spawn(self._write, session, self._place)
         self._here.set()
         return welcome.name, lost
@@ -172,6 +173,10 @@ class Connection:
             case Ack() if self._place:
                 self._place.acknowledge(event)
                 return
+            case Pong():
+                return
+            case Note(code) if self._place and self._session:
+                self._session.heartbeat = known(code) is not Code.WAITING  # it may not even read what it cannot keep
             case Error(code, text):
                 raise ServerGone(code, f"the server closed the connection: {_reason(code, text)}")
             case Failure(code, text):

@@ -14,6 +14,7 @@ from greenchat.protocol.limits import (
     ANSWER_SECONDS,
     CONNECT_SECONDS,
     DIRECT_SECONDS,
+    MAX_ADDRESSES,
     MAX_PORT,
     MEET_SECONDS,
     MIN_PORT,
@@ -86,11 +87,11 @@ class Routes:
 
     def _ways(self, take: Take) -> Iterator[Callable[[], Channel]]:
         if self._route is not Route.RELAY:
-            for host, port in take.direct:
+            for host, port in take.direct[:MAX_ADDRESSES]:
                 if MIN_PORT <= port <= MAX_PORT and is_address(host):
                     yield functools.partial(self._open, host, port, DIRECT_SECONDS)
         if self._route is not Route.DIRECT:
-            for host, port in take.relay or (self._servers.address,):
+            for host, port in take.relay[:MAX_ADDRESSES] or (self._servers.address,):
                 yield functools.partial(self._open_relayed, host, port, take.key)
 
     def _open(self, host: str, port: int, seconds: float) -> Channel:

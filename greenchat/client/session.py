@@ -12,7 +12,14 @@ from greenchat.errors import Code, ConnectError, Refused, ServerGone
 from greenchat.net import Reader, reason, tune
 from greenchat.protocol import records
 from greenchat.protocol.codec import encode
-from greenchat.protocol.limits import CONNECT_SECONDS, MAX_PORT, RECEIVE_SIZE, SEND_SECONDS
+from greenchat.protocol.limits import (
+    CONNECT_SECONDS,
+    HEARTBEAT_SECONDS,
+    MAX_PORT,
+    PONG_SECONDS,
+    RECEIVE_SIZE,
+    SEND_SECONDS,
+)
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import ClientWire, Event, Failure
 from greenchat.security.keys import Identity
@@ -42,6 +49,8 @@ class Session:
     """One connection to a server, perhaps encrypted; any greenlet may send, one receives."""
 
     def __init__(self, sock: socket.socket, tls: Tls | None = None) -> None:
+        self.heartbeat = False
+        """Whether a server that is silent is asked whether it is there, and counts as gone if it does not answer."""
         self._sock = sock
         self._tls = tls
         self._reader = Reader(self._sock)
@@ -95,12 +104,21 @@ class Session:
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def events(self) -> Generator[Event]:
-        """What the server says, until the connection ends."""
+        """What the server says, until the connection ends. Raises `ServerGone` if a heartbeat is not answered."""
         return self._events
 
     def _receive(self) -> Generator[Event]:
-        while (data := self._reader.read(RECEIVE_SIZE)) and not (self._tls and self._tls.over):
+        while (data := self._read()) and not (self._tls and self._tls.over):
             yield from self._wire.receive(self._tls.receive(data) if self._tls else data)
+
+    def _read(self) -> bytes:
+        if not self.heartbeat:
+            return self._reader.read(RECEIVE_SIZE)
+        with gevent.Timeout(HEARTBEAT_SECONDS, False):  # type: ignore[arg-type]  # noqa: FBT003 - gevent: silent
+            return self._reader.read(RECEIVE_SIZE)
+        self.send(encode(records.Ping()))
+        with gevent.Timeout(PONG_SECONDS, ServerGone(Code.SERVER_GONE, "the server is gone: it does not answer")):
+            return self._reader.read(RECEIVE_SIZE)
 
     def finish(self) -> None:
         """Send nothing more; what was sent arrives, and then the server ends the connection, and so the events."""

@@ -322,6 +322,9 @@ MAX_DOWNLOADS: Final = MAX_UPLOADS_EACH
 RETRY_DELAYS: Final = (0.5, 1.0, 2.0, 4.0)
 """Pauses before a transfer that was lost is tried again; after the last, it has failed. Progress starts them anew."""
 
+MAX_ADDRESSES: Final = 8
+"""Tried for one route to an owner; each that does not answer costs seconds."""
+
 MAX_ALGORITHMS: Final = 8
 """Digests that one side may say it has."""
 
@@ -413,6 +416,12 @@ MAX_UNPLACED_SIZE: Final = 1024 * 1024
 
 SEND_SECONDS: Final = 30.0
 """Without the server taking one byte, after which it counts as gone."""
+
+HEARTBEAT_SECONDS: Final = 20.0
+"""Without a byte from the server, after which it is asked whether it is there; IRC clients ask after 30 to 90."""
+
+PONG_SECONDS: Final = 10.0
+"""For it to answer, or to say anything else, before it counts as gone."""
 
 SHOWN_NAMES: Final = 5
 """Of the files in a home directory, those that are named to who shares it."""

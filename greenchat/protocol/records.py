@@ -21,6 +21,8 @@ __all__ = [
     "Hello",
     "List",
     "Note",
+    "Ping",
+    "Pong",
     "Private",
     "Proof",
     "Pull",
@@ -109,6 +111,11 @@ class Private(Record):
 
 
 @dataclasses.dataclass(frozen=True)
+class Ping(Record):
+    """Asks whether the server is there."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Have(Record):
     """The owner has the file that *ticket* is for, and will hand it to who shows that ticket; its digests."""
 
@@ -157,6 +164,11 @@ class Ack(Record):
 
     lines: int
     said: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Pong(Record):
+    """Answers `Ping`: the server is there."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,8 @@ from greenchat.protocol.records import (
     Hello,
     List,
     Note,
+    Ping,
+    Pong,
     Private,
     Proof,
     Record,
@@ -222,7 +224,7 @@ class ServerWire(_Wire):
 
     __slots__ = ("_last_word",)
 
-    _ALLOWED = (Get, Have, Refuse, List, Private)
+    _ALLOWED = (Get, Have, Refuse, List, Private, Ping)
 
     def __init__(self) -> None:
         super().__init__(MAX_LINE)
@@ -291,7 +293,7 @@ class ClientWire(_Wire):
 
     __slots__ = ()
 
-    _ALLOWED = (Want, Take, Fail, Dial, Error, Ack, Rooms, Private, Undelivered, Note)
+    _ALLOWED = (Want, Take, Fail, Dial, Error, Ack, Rooms, Private, Undelivered, Note, Pong)
 
     def __init__(self) -> None:
         super().__init__(MAX_DELIVERY)

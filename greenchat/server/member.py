@@ -5,7 +5,7 @@ from greenchat.errors import Code, Refused, sentence
 from greenchat.log.log import Entry
 from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import SEND_SECONDS
-from greenchat.protocol.records import Ack, Get, Have, Hello, List, Note, Private, Record, Refuse
+from greenchat.protocol.records import Ack, Get, Have, Hello, List, Note, Ping, Pong, Private, Record, Refuse
 from greenchat.protocol.wire import Event, ServerWire, Text
 from greenchat.server.house import House
 from greenchat.server.outbox import Outbox
@@ -106,6 +106,8 @@ class Member:
                 self._house.office.refuse(self, event)
             case Private(who, text):
                 self._say_privately(who, text)
+            case Ping():
+                self.tell(Pong())
             case List():
                 abroad = self._house.abroad
                 for rooms in self._house.rooms.listed((abroad or self._house.rooms).counts()):

@@ -17,7 +17,7 @@ import gevent
 from chaos.faults import Fault, possible
 from chaos.world import Disk, Nodes, World, settled, users_of
 
-from greenchat.client import connection
+from greenchat.client import connection, session
 from greenchat.net import raise_descriptor_limit
 
 __all__ = ["rounds"]
@@ -63,6 +63,7 @@ def main() -> int:
     raise_descriptor_limit()
     gevent.signal_handler(signal.SIGTERM, gevent.getcurrent().throw, SystemExit(1))  # so that nothing is left running
     vars(connection)["RECONNECT_DELAYS"] = (0.2, 0.5, 1.0)  # or most of a round would be spent waiting
+    vars(session)["HEARTBEAT_SECONDS"], vars(session)["PONG_SECONDS"] = 2.0, 1.0
     print(f"seed {options.seed}, {options.rounds} rounds, {USERS} users, world: {options.world}", flush=True)
     world: World = Nodes(apart=True) if options.world == "nodes" else Disk()
     faults = possible(world)

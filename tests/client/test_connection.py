@@ -9,9 +9,9 @@ from client.street import Tap
 from conftest import Stub, Wire, until
 
 from greenchat import ChatClient, ChatServer
-from greenchat.client import connection, place
+from greenchat.client import connection, place, session
 from greenchat.errors import Code, GreenchatError, ServerGone
-from greenchat.protocol.records import Error, Hello, Refused, Welcome
+from greenchat.protocol.records import Error, Hello, Note, Ping, Pong, Refused, Welcome
 
 
 class Away:
@@ -147,9 +147,7 @@ def test_closing_waits_for_what_was_said(away: Away) -> None:
 @pytest.mark.parametrize("code", [Code.TAKEN_OVER, Code.BANNED, Code.BAD_RECORD])
 def test_there_is_no_coming_back_from_some_last_words(away: Away, stub: Stub, code: Code) -> None:
     def serve() -> None:
-        wire = stub.accept()
-        wire.record(Hello)
-        wire.tell(Welcome(1, "ann", "e", 0, 0))
+        wire = welcome(stub)
         wire.tell(Error(code, "go"))
 
     serving = gevent.spawn(serve)
@@ -162,9 +160,7 @@ def test_there_is_no_coming_back_from_some_last_words(away: Away, stub: Stub, co
 @pytest.mark.parametrize("code", [Code.BANNED, Code.MEMBERS_ONLY, Code.NAME_OWNED])
 def test_server_that_does_not_let_it_in_any_more_is_gone(away: Away, stub: Stub, code: Code) -> None:
     def serve() -> None:
-        wire = stub.accept()
-        wire.record(Hello)
-        wire.tell(Welcome(1, "ann", "e", 0, 0))
+        wire = welcome(stub)
         wire.close()
         again = stub.accept()
         again.record(Hello)
@@ -212,9 +208,7 @@ def test_nothing_can_be_said_before_the_start_or_after_the_end(away: Away, stub:
         ChatClient("ann", stub.port, reconnect=reconnect).send("hi")
 
     def serve() -> None:
-        wire = stub.accept()
-        wire.record(Hello)
-        wire.tell(Welcome(1, "ann", "e", 0, 0))
+        wire = welcome(stub)
         wire.tell(Error(Code.BANNED, "go"))
 
     serving = gevent.spawn(serve)
@@ -244,6 +238,44 @@ def test_who_waits_for_room_is_told_of_the_end(away: Away, stub: Stub, monkeypat
     wires[0].tell(Error(Code.BANNED, "go"))
     with pytest.raises(ServerGone):
         waiting.get(timeout=5)
+
+
+def test_server_that_hangs_is_left(away: Away, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(session, "PONG_SECONDS", 0.05)
+    serving = gevent.spawn(welcome, stub)
+    ann = away.client("ann", stub.port, others=[("127.0.0.1", away.server.port)])
+    bob = away.client("bob", away.server.port)
+    serving.get(timeout=5).record(Ping)
+    ann.send("here I am")
+    assert heard(bob, 1) == ["ann: here I am"]
+    assert "does not answer" in str(away.lost[0])
+
+
+def test_server_that_says_that_messages_wait_is_waited_for(
+    away: Away, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = list[Code]()
+    serving = gevent.spawn(welcome, stub)
+    away.client("ann", stub.port, on_note=notes.append)
+    wire = serving.get(timeout=5)
+    wire.tell(Note(Code.WAITING, "wait"))
+    until(lambda: notes == [Code.WAITING])
+    monkeypatch.setattr(session, "HEARTBEAT_SECONDS", 0.01)
+    wire.tell(Pong())
+    wire.sock.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        wire.line()
+    wire.sock.settimeout(10)
+    wire.tell(Note(Code.KEPT_AGAIN, "go on"))
+    wire.record(Ping)
+
+
+def welcome(stub: Stub) -> Wire:
+    wire = stub.accept()
+    wire.record(Hello)
+    wire.tell(Welcome(1, "ann", "e", 0, 0))
+    return wire
 
 
 def test_client_goes_to_another_server_of_the_chat(away: Away) -> None:

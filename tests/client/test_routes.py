@@ -18,7 +18,7 @@ from greenchat.client.session import connect
 from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, TransferError
 from greenchat.net import listen
 from greenchat.protocol.codec import encode
-from greenchat.protocol.limits import ANSWER_SECONDS, SLOWEST_DISK
+from greenchat.protocol.limits import ANSWER_SECONDS, MAX_ADDRESSES, SLOWEST_DISK
 from greenchat.protocol.records import Dial, File, Get, Go, Got, Have, Pull, Record, Refused, Relay, Sorry, Take, Want
 from greenchat.transfer import channel
 
@@ -143,6 +143,13 @@ def test_all_of_the_owners_addresses_are_tried(cross: Cross) -> None:
     end.record(Pull)
     end.tell(File(5, 0))
     assert reaching.get() == File(5, 0)
+
+
+@pytest.mark.parametrize("route", [Route.DIRECT, Route.RELAY])
+def test_of_very_many_addresses_some_are_tried(cross: Cross, route: Route) -> None:
+    many = (("127.0.0.1", 5000),) * 1000
+    between = cross(route)
+    assert len(list(between.routes._ways(Take(1, "ticket", 5, many, "key", (), relay=many)))) == MAX_ADDRESSES
 
 
 def test_no_way_at_all_is_an_error(cross: Cross) -> None:

@@ -182,6 +182,26 @@ def _send_for_ever(both: Both) -> None:
         both.session.send(b"x" * 1_000_000 + b"\n")
 
 
+def test_silent_server_is_asked_whether_it_is_there(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "HEARTBEAT_SECONDS", 0.01)
+    both.answered(WELCOME)
+    both.server.record(records.Hello)
+    both.session.heartbeat = True
+    event = gevent.spawn(next, both.session.events())
+    both.server.record(records.Ping)
+    both.server.tell(records.Pong())
+    assert event.get(timeout=5) == records.Pong()
+
+
+def test_server_that_does_not_answer_a_heartbeat_is_gone(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(session, "PONG_SECONDS", 0.01)
+    both.answered(WELCOME)
+    both.session.heartbeat = True
+    with pytest.raises(ServerGone, match="it does not answer"):
+        next(both.session.events())
+
+
 def test_what_was_sent_arrives_after_finishing(both: Both) -> None:
     both.session.send(b"last\n")
     both.session.finish()

@@ -23,6 +23,8 @@ from greenchat.protocol.records import (
     Hello,
     List,
     Note,
+    Ping,
+    Pong,
     Private,
     Proof,
     Pull,
@@ -78,6 +80,8 @@ SAMPLES: list[Record] = [
     Hello(1, "bob", 5000),
     List(),
     Note("waiting", "x"),
+    Ping(),
+    Pong(),
     Private("ann", "hi"),
     Proof("c2ln"),
     Pull("f0", "sha256", 1, "d0"),
@@ -304,14 +308,14 @@ def test_samples_are_of_every_kind() -> None:
     [
         pytest.param(ServerWire, b"", (Hello, Relay), failure(Code.UNEXPECTED), id="server-start"),
         pytest.param(
-            ServerWire, HELLO, (Get, Have, List, Private, Refuse), failure(Code.UNEXPECTED), id="server-client"
+            ServerWire, HELLO, (Get, Have, List, Ping, Private, Refuse), failure(Code.UNEXPECTED), id="server-client"
         ),
         pytest.param(ServerWire, PROVING, (Proof,), failure(Code.UNEXPECTED), id="server-proving"),
         pytest.param(ClientWire, b"", (Challenge, Welcome, Refused), STRANGER, id="client-start"),
         pytest.param(
             ClientWire,
             WELCOME,
-            (Ack, Want, Take, Fail, Dial, Error, Note, Private, Rooms, Undelivered),
+            (Ack, Want, Take, Fail, Dial, Error, Note, Pong, Private, Rooms, Undelivered),
             failure(Code.UNEXPECTED),
             id="client-client",
         ),

@@ -8,7 +8,7 @@ from peers import sha256
 from greenchat import ChatServer
 from greenchat.errors import Code
 from greenchat.protocol.limits import TAIL_LINES
-from greenchat.protocol.records import Ack, Error, Hello, List, Private, Rooms, Undelivered, Welcome
+from greenchat.protocol.records import Ack, Error, Hello, List, Ping, Pong, Private, Rooms, Undelivered, Welcome
 
 SECRET = "a secret of its own"
 
@@ -187,6 +187,8 @@ def test_rooms_are_apart_and_names_are_not(people: People) -> None:
     ann.says(b"one lump or two?")
     bob.hears(b"ann: one lump or two?")
     cat.send(b"hello\n")
+    cat.tell(Ping())
+    cat.record(Pong)
     cat.tell(List())
     assert cat.record(Rooms) == Rooms((("lobby", 1), ("Tea", 2)), 0)
     eve = people.wire()
