@@ -16,7 +16,7 @@ from gevent import socket
 
 from greenchat.net import listen
 
-__all__ = ["RedisServer", "needs_redis"]
+__all__ = ["RedisServer", "free_port", "needs_redis"]
 
 needs_redis = pytest.mark.skipif(
     not (shutil.which("redis-server") and find_spec("redis")) and not os.environ.get("CI"),
@@ -25,14 +25,19 @@ needs_redis = pytest.mark.skipif(
 """Where there is none the tests are left out; continuous integration never leaves them out."""
 
 
-class RedisServer:
-    """One that writes each change to its disk before it answers (AOF)."""
+def free_port() -> int:
+    (listener,) = listen(("127.0.0.1",), 0)
+    with listener:
+        return int(listener.getsockname()[1])
 
-    def __init__(self) -> None:
+
+class RedisServer:
+    """One that writes each change to its disk before it answers (AOF), with more *options*."""
+
+    def __init__(self, *options: str) -> None:
+        self._options = options
         self._home = Path(tempfile.mkdtemp(prefix="greenchat-redis-"))
-        (listener,) = listen(("127.0.0.1",), 0)
-        self.port: int = listener.getsockname()[1]
-        listener.close()
+        self.port = free_port()
         self.start()
 
     @property
@@ -42,7 +47,7 @@ class RedisServer:
     def start(self) -> None:
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._home)]
         options = ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--loglevel", "warning"]
-        self.process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen([*command, *options, *self._options], stdout=subprocess.DEVNULL)
         while not self._answers():
             assert self.process.poll() is None
             gevent.sleep(0.01)
@@ -67,7 +72,12 @@ class RedisServer:
 
     def command(self, *words: str) -> bytes:
         """What Redis answers to a command."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as sock:
+        return self.ask(self.port, *words)
+
+    @staticmethod
+    def ask(port: int, *words: str) -> bytes:
+        """What answers to a command there."""
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
             sock.sendall(f"{' '.join(words)}\r\n".encode())
             answer: bytes = sock.recv(65536)
             return answer

@@ -4,8 +4,9 @@ from collections.abc import Callable
 import pytest
 from redis_server import RedisServer, needs_redis
 
+from greenchat.backplane.clients import PASSWORD, without_password
 from greenchat.backplane.scripts import SEND
-from greenchat.backplane.store import PASSWORD, Store, _without_password
+from greenchat.backplane.store import Store
 from greenchat.errors import LogError
 
 
@@ -38,7 +39,7 @@ def test_no_backplane(url: str) -> None:
 
 
 def test_password_is_not_shown() -> None:
-    assert _without_password("rediss://user:secret@host:1/2?password=secret") == "rediss://host:1/2"
+    assert without_password("rediss://user:secret@host:1/2?password=secret") == "rediss://host:1/2"
     with pytest.raises(LogError) as error:
         Store("redis://user:secret@127.0.0.1:1").get("x")
     assert "secret" not in str(error.value)
@@ -54,7 +55,7 @@ def test_password_comes_from_the_environment(redis: RedisServer, monkeypatch: py
         assert Store(redis.url).get("x") is None
     finally:
         monkeypatch.setenv(PASSWORD, "secret")
-        Store(redis.url)._client.config_set("requirepass", "")
+        Store(redis.url)._client.server.config_set("requirepass", "")
 
 
 def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

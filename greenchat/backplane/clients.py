@@ -1,0 +1,102 @@
+"""Clients of Redis as its library offers them: one server, one that a sentinel finds, one of a cluster's."""
+
+import os
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from greenchat.backplane.scripts import PREFIX
+from greenchat.protocol.limits import STORE_SECONDS
+
+__all__ = ["PASSWORD", "Client", "client_of", "without_password"]
+
+PASSWORD: Final = "GREENCHAT_BACKPLANE_PASSWORD"  # noqa: S105 - the name of a variable
+"""What the environment may have, because arguments can be read by others on the machine."""
+
+_SENTINEL_PORT: Final = 26379
+_SERVICE: Final = "mymaster"
+"""What sentinels call a service if nobody has told them otherwise (Redis's sentinel.conf)."""
+
+
+class Client:
+    """A server that is found by the library itself."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    @property
+    def server(self) -> Any:
+        """The library's client of the server that has our keys."""
+        return self._client
+
+    def look_again(self) -> None:
+        """Find out which server that is by now."""
+
+    def close(self) -> None:
+        """End all connections."""
+        self._client.close()
+
+
+class _Clustered(Client):
+    """All our keys have one hash tag, so one server has them, whose own client can do what that of a cluster cannot."""
+
+    @property
+    def server(self) -> Any:
+        return self._client.get_redis_connection(self._client.get_node_from_key(PREFIX))
+
+    def look_again(self) -> None:
+        self._client.disconnect_connection_pools()  # it would forget them, open
+        self._client.nodes_manager.initialize()
+
+    def close(self) -> None:
+        self._client.disconnect_connection_pools()  # it closes none that were made from a url
+        super().close()
+
+
+def client_of(redis: Any, url: str, patience: float) -> Client:
+    """A client of what is at *url*, made by the library *redis*; it waits for answers *patience* seconds longer.
+
+    It tries nothing again by itself. Raises `ValueError`, or what the library raises.
+    """
+    options: dict[str, Any] = {
+        "socket_timeout": STORE_SECONDS + patience,
+        "socket_connect_timeout": STORE_SECONDS,
+        "retry": redis.retry.Retry(redis.backoff.NoBackoff(), 0),
+        "client_name": "greenchat",
+    }
+    if password := os.environ.get(PASSWORD):
+        options["password"] = password
+    scheme, _, kind = urlsplit(url).scheme.partition("+")
+    plain = url.replace(f"+{kind}", "", 1)
+    match scheme, kind:
+        case "redis" | "rediss" | "unix", "":
+            return Client(redis.Redis.from_url(plain, **options))
+        case "redis" | "rediss", "cluster":
+            return _Clustered(redis.cluster.RedisCluster.from_url(plain, **options))
+        case "redis" | "rediss", "sentinel":
+            return Client(_by_sentinel(redis, plain, options))
+    raise ValueError(scheme)
+
+
+def _by_sentinel(redis: Any, url: str, options: dict[str, Any]) -> Any:
+    parts = urlsplit(url)
+    account, at, places = parts.netloc.rpartition("@")
+    sentinels = [_place(place) for place in places.split(",")]
+    told = redis.connection.parse_url(urlunsplit(parts._replace(netloc=f"{account}{at}localhost", path="")))
+    told.pop("host")
+    told["ssl"] = told.pop("connection_class", None) is not None
+    encryption = {name: value for name, value in told.items() if name.startswith("ssl")}
+    sentinel = redis.sentinel.Sentinel(sentinels, socket_timeout=STORE_SECONDS, **encryption)
+    return sentinel.master_for(parts.path.strip("/") or _SERVICE, **(options | told))
+
+
+def _place(place: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{place}")
+    if not parts.hostname:
+        raise ValueError(place)
+    return parts.hostname, parts.port or _SENTINEL_PORT
+
+
+def without_password(url: str) -> str:
+    """*url* as it may be shown, also if it is none."""
+    scheme, colon, rest = url.partition("?")[0].partition("://")
+    return f"{scheme}{colon}{rest.rpartition('@')[2]}"
