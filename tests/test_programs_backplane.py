@@ -44,6 +44,11 @@ def test_when_a_server_is_killed_its_clients_go_on_at_another(
         assert client.status() == 0
 
 
+def test_backplane_that_keeps_nothing_is_warned_of() -> None:
+    with RedisServer("--appendonly", "no") as redis, Server("--backplane", redis.url) as server:
+        server.err.wait_for("warning: should the backplane crash, what was said is lost: set its appendonly to yes\n")
+
+
 def test_backplane_that_is_not_there_is_one_line() -> None:
     with Program(TOP / "ChatServer.py", "0", "--backplane", "redis://:secret@127.0.0.1:1") as server:
         assert server.status() == 1
@@ -57,6 +62,10 @@ def test_backplane_that_is_not_there_is_one_line() -> None:
         (("--backplane", "redis://x", "--data", "x"), "--data is of no use with --backplane, which keeps what is said"),
         (("--keep-days", "1"), "--keep-size and --keep-days take --data: without, little is kept anyway"),
         (("--keep-lines", "1"), "--keep-lines takes --data or --backplane: without, little is kept anyway"),
+        (
+            ("--backplane", "secret@x"),
+            "argument --backplane: that is no Redis: give redis://host:port, or another kind that the README names",
+        ),
         (("--advertise", "x:1"), "--advertise takes --backplane: without, nobody is told"),
     ],
 )

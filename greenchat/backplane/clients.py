@@ -7,10 +7,13 @@ from urllib.parse import urlsplit, urlunsplit
 from greenchat.backplane.scripts import PREFIX
 from greenchat.protocol.limits import STORE_SECONDS
 
-__all__ = ["PASSWORD", "Client", "client_of", "without_password"]
+__all__ = ["PASSWORD", "SCHEMES", "Client", "client_of", "without_password"]
 
 PASSWORD: Final = "GREENCHAT_BACKPLANE_PASSWORD"  # noqa: S105 - the name of a variable
 """What the environment may have, because arguments can be read by others on the machine."""
+
+SCHEMES: Final = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
+"""What urls may begin with."""
 
 _SENTINEL_PORT: Final = 26379
 _SERVICE: Final = "mymaster"

@@ -59,12 +59,15 @@ class Node:
         self._doubtful = Event()
         """Whether what was read may be lost."""
         self._begun = False
+        self.durable = True
+        """Whether the backplane keeps on its disk what it is told; known after `start`."""
         self._greenlets: list[gevent.Greenlet[..., None]] = []
 
     def start(self) -> None:
         """Be alive. Raises `LogError`."""
         try:
             self._beat()
+            self.durable = self._link.call(self._link.store.is_durable)
         except LogError:
             self._end()
             raise

@@ -92,6 +92,12 @@ class Store:
             value = self._client.server.get(key)
             return value.decode() if value else None
 
+    def is_durable(self) -> bool:
+        """Whether it keeps what it is told on its disk (AOF), as far as it may be asked."""
+        with self._errors(self._client), contextlib.suppress(self._redis.exceptions.NoPermissionError):
+            return bool(self._client.server.info("persistence").get("aof_enabled", True))
+        return True
+
     def close(self) -> None:
         """End all connections."""
         for client in (self._client, self._reader):

@@ -4,6 +4,7 @@ import argparse
 import re
 from typing import NoReturn
 
+from greenchat.backplane.clients import SCHEMES
 from greenchat.errors import BadName
 from greenchat.net import is_address, network
 from greenchat.protocol.limits import (
@@ -21,6 +22,7 @@ from greenchat.protocol.names import user_name
 __all__ = [
     "Parser",
     "backlog",
+    "backplane",
     "banned",
     "count",
     "directory",
@@ -61,6 +63,13 @@ def banned(text: str) -> str:
     if is_address(host) and (host == text or network(host) == text):
         return network(host) or host
     raise argparse.ArgumentTypeError(f"{text[:60]!r} is neither a fingerprint nor an address")
+
+
+def backplane(text: str) -> str:
+    """The url of a Redis; what is wrong with it is told without it, because it may have a password."""
+    if text.partition("://")[0] in SCHEMES:
+        return text
+    raise argparse.ArgumentTypeError("that is no Redis: give redis://host:port, or another kind that the README names")
 
 
 def user(text: str) -> str:

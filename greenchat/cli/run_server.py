@@ -9,7 +9,7 @@ from pathlib import Path
 import gevent
 
 from greenchat.backplane.node import Node
-from greenchat.cli.arguments import Parser, backlog, count, directory, kept_size, member_rate, port
+from greenchat.cli.arguments import Parser, backlog, backplane, count, directory, kept_size, member_rate, port
 from greenchat.cli.arguments import server as server_address
 from greenchat.cli.process import (
     collect_garbage_seldom,
@@ -59,7 +59,7 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
                         " (64K; on this machine any number)")  # fmt: skip
     parser.add_argument("--data", type=directory, metavar="DIR",
                         help="keep what is said in this directory, also when the server ends")  # fmt: skip
-    parser.add_argument("--backplane", metavar="URL",
+    parser.add_argument("--backplane", type=backplane, metavar="URL",
                         help="be one chat with all servers that have this Redis, such as redis://host")  # fmt: skip
     parser.add_argument("--advertise", type=server_address, action="append", default=[], metavar="HOST:PORT",
                         help="with --backplane: where others reach this server, if not where it listens")  # fmt: skip
@@ -135,6 +135,8 @@ def _serve(
     on_signals(lambda _number: _end(chat), signal.SIGINT, signal.SIGTERM)
     chat.start()
     tell(f"listening on {' and '.join(chat.hosts)}, port {chat.port}")
+    if node and not node.durable:
+        tell("warning: should the backplane crash, what was said is lost: set its appendonly to yes")
     if certificate:
         tell(f"encrypted; the fingerprint is {certificate.fingerprint}")
         gevent.signal_handler(signal.SIGHUP, _load_again, certificate)
