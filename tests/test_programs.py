@@ -266,7 +266,7 @@ def test_when_the_server_is_back_so_are_the_clients_with_what_was_typed(
     bob.type("m", "are you there?", "m", "hello?")
     bob.wait_for_menu()
     stack.enter_context(Server(port=running.port))
-    anew = "the server is there again, but has begun anew: what was sent meanwhile may be lost\n"
+    anew = "the server is there again, but what was said before is lost there: so may be what was sent meanwhile\n"
     client1.err.wait_for(anew)
     bob.err.wait_for(anew)
     client1.out.wait_for("bob: are you there?\nbob: hello?\n")
@@ -281,7 +281,7 @@ def test_what_never_reached_the_server_is_told_on_leaving(running: Server, clien
     client1.err.wait_for("what you send waits\n")
     client1.type("m", "anybody?", "x")
     assert client1.status() == 1
-    assert client1.err.lines[1:] == ["messages that did not reach the server: 1"]
+    assert client1.err.lines[1:] == ["messages that the server has not acknowledged: 1; they may be lost"]
     assert client1.out.lines[-1] == GOODBYE
 
 

@@ -35,7 +35,7 @@ def test_when_a_server_is_killed_its_clients_go_on_at_another(
     ann.type("m", "three")
     ann.out.wait_for("bob: two\n")
     bob.out.wait_for("ann: three\n")
-    assert ann.err.lines[-1] == "the server is there again"
+    assert ann.err.lines[-1] == f"now at 127.0.0.1 port {two.port}"
     (tmp_path / "ann" / "file").write_bytes(b"hello")
     bob.type("f", "ann", "file")
     bob.err.wait_for("received file from ann (5 bytes)\n")
@@ -60,8 +60,8 @@ def test_backplane_that_is_not_there_is_one_line() -> None:
     ("arguments", "told"),
     [
         (("--backplane", "redis://x", "--data", "x"), "--data is of no use with --backplane, which keeps what is said"),
-        (("--keep-days", "1"), "--keep-size and --keep-days take --data: without, little is kept anyway"),
-        (("--keep-lines", "1"), "--keep-lines takes --data or --backplane: without, little is kept anyway"),
+        (("--keep-days", "1"), "--keep-size and --keep-days take --data"),
+        (("--keep-lines", "1"), "--keep-lines takes --data or --backplane: without, 2,048 are kept, in memory"),
         (
             ("--backplane", "secret@x"),
             "argument --backplane: that is no Redis: give redis://host:port, or another kind that the README names",

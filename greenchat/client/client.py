@@ -130,7 +130,6 @@ class ChatClient:
         self._room = room
         self._history = history
         self._on_lost = on_lost
-        self._on_back = on_back
         self._on_private = on_private
         self._on_undelivered = on_undelivered
         self._on_note = on_note
@@ -139,7 +138,7 @@ class ChatClient:
         routes = Routes(self._servers, Route(route), identity)
         self._downloads = Downloads(self._tell, routes, self._peers, self.moving, slots=parallel)
         self._connection = Connection(
-            self._servers.reach, self._handle, returns=reconnect, on_lost=self._lose, on_back=self._come_back
+            self._servers, self._handle, returns=reconnect, on_lost=self._lose, on_back=on_back
         )
         self._listing, self._list_is_whole = BoundedSemaphore(), Happened()
         self._listed: list[tuple[str, int]] = []
@@ -219,6 +218,11 @@ class ChatClient:
             return self._listed
 
     @property
+    def server(self) -> tuple[str, int]:
+        """Host and port of the server that it is connected to, or was last."""
+        return self._servers.address
+
+    @property
     def unplaced(self) -> int:
         """Messages that were sent and not acknowledged yet."""
         return self._connection.unplaced
@@ -294,9 +298,6 @@ class ChatClient:
     def _lose(self, gone: ServerGone) -> None:
         self._downloads.interrupt()
         self._on_lost(gone)
-
-    def _come_back(self, lost: int | None) -> None:
-        self._on_back(lost)
 
     def _receive(self) -> None:
         gone = self._connection.run()

@@ -9,8 +9,9 @@ import gevent
 from gevent.event import Event as Flag
 
 from greenchat.client.place import Place
+from greenchat.client.servers import Servers
 from greenchat.client.session import Session
-from greenchat.errors import Code, GreenchatError, ServerGone, TransferError, known, sentence
+from greenchat.errors import Code, ConnectError, GreenchatError, ServerGone, TransferError, known, sentence
 from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import AWAY_SECONDS, GOODBYE_SECONDS, RECONNECT_DELAYS, RECONNECT_JITTER
 from greenchat.protocol.records import Ack, Error, Hello, Note, Pong, Record
@@ -41,20 +42,21 @@ _PASSING: Final = frozenset(
 class Connection:
     """Hands events to *handle* until it ends for good.
 
-    *reach* makes a session with a server. If that is lost, and this *returns*, *on_lost* is told why, and *on_back*
-    when there is another: how many lines of others were lost for good, or None if nobody knows.
+    If a session with one of the *servers* is lost, and this *returns*, *on_lost* is told why, and again why it can't
+    return yet; and *on_back* when there is another: how many lines of others were lost for good, or None if nobody
+    knows.
     """
 
     def __init__(
         self,
-        reach: Callable[[], Session],
+        servers: Servers,
         handle: Callable[[Event], object],
         *,
         returns: bool,
         on_lost: Callable[[ServerGone], object],
         on_back: Callable[[int | None], object],
     ) -> None:
-        self._reach = reach
+        self._servers = servers
         self._handle = handle
         self._place = Place() if returns else None
         self._on_lost = on_lost
@@ -68,14 +70,22 @@ class Connection:
 
     def open(self) -> str:
         """Connect; the address that this machine has there. Raises `ConnectError` or `SecurityError`."""
-        self._session = self._reach()
+        self._session = self._servers.reach()
         return self._session.local_host
 
     def enter(self, hello: Hello, identity: Identity | None) -> str:
         """Be let in; the name as the server has it. Raises `ConnectError`, `Refused` or `SecurityError`."""
         assert self._session
         self._hello, self._identity = hello, identity
-        name, _ = self._begin(self._session)
+        for left in reversed(range(self._servers.count)):
+            try:
+                name, _ = self._begin(self._session)
+                break
+            except GreenchatError as error:
+                self._lose()
+                if not left or error.code not in _PASSING - {Code.NAME_TAKEN}:  # that it is at the others, too
+                    raise
+                self._session = self._servers.reach()
         self._over = None
         return name
 
@@ -94,7 +104,7 @@ class Connection:
             if self._place is None or gone.code not in _PASSING or self._leaving.is_set():
                 break
             self._on_lost(gone)
-            if failure := self._come_back():
+            if failure := self._come_back(gone.code):
                 return failure
         return gone
 
@@ -139,8 +149,10 @@ class Connection:
         hello = self._place.fill(self._hello) if self._place else self._hello
         welcome = session.hello(hello, self._identity)
         lost = None
-        if not welcome.epoch:
-            self._place = None  # the server knows of no coming back
+        if not welcome.epoch and self._place:
+            if self._place.entered:
+                raise ConnectError(Code.BAD_VERSION, "the server there knows of no sessions")
+            self._place = None  # there is no coming back to this one
         if self._place:
             lost = self._place.enter(welcome)
             session.heartbeat = True
@@ -183,19 +195,22 @@ class Connection:
                 raise ServerGone(code, f"the server broke the protocol: {text}")
         self._handle(event)
 
-    def _come_back(self) -> ServerGone | None:
-        """Try until it works, or cannot any more; what it is that cannot."""
+    def _come_back(self, told: Code) -> ServerGone | None:
+        """Try until it works, or cannot any more; what it is that cannot. The user has been *told* of one reason."""
         for delay in itertools.chain(RECONNECT_DELAYS, itertools.repeat(RECONNECT_DELAYS[-1])):
             about = random.uniform(1 - RECONNECT_JITTER, 1 + RECONNECT_JITTER)  # noqa: S311 - no secret
             if self._leaving.wait(delay * about):
                 break
             try:
-                self._session = self._reach()
+                self._session = self._servers.reach()
                 _, lost = self._begin(self._session)
             except GreenchatError as error:
                 self._lose()
                 if error.code not in _PASSING:
                     return ServerGone(error.code, f"the server is gone, and there is no coming back: {error}")
+                if error.code not in (told, Code.UNREACHABLE):
+                    told = error.code
+                    self._on_lost(ServerGone(error.code, f"not back yet: {error}"))
             else:
                 self._on_back(lost)
                 break

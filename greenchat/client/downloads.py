@@ -47,6 +47,7 @@ _PASSING: Final = frozenset(
         Code.OWNER_SILENT,
         Code.RELAY_BUSY,
         Code.TOO_MANY,
+        Code.UNAVAILABLE,
     }
 )
 """What may be better the next time."""

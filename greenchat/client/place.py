@@ -37,6 +37,11 @@ class Place:
         """Lines that have no place yet."""
         return len(self._lines)
 
+    @property
+    def entered(self) -> bool:
+        """Whether it was ever told its place."""
+        return bool(self._epoch)
+
     def fill(self, hello: Hello) -> Hello:
         """*hello* with all that a server needs to know of one that comes back."""
         return dataclasses.replace(
@@ -44,11 +49,17 @@ class Place:
         )
 
     def enter(self, welcome: Welcome) -> int | None:
-        """Go on where the server says; how many lines are lost, or None if that can't be known: its log is another."""
-        known = not self._epoch or welcome.epoch == self._epoch
-        lost = max(0, welcome.position - self._position) if self._epoch else 0
+        """Go on where the server says; how many lines are lost, or None if that can't be known.
+
+        Its log may be another, or may have lost lines that had a place.
+        """
+        is_first, lost = not self._epoch, welcome.position - self._position
+        known = welcome.epoch == self._epoch and lost >= 0 and welcome.said >= self._said
         self._epoch, self._position, self._handed = welcome.epoch, welcome.position, 0
         self._placed(welcome.said)
+        self._said = welcome.said  # it may have lost some
+        if is_first:
+            return 0
         return lost if known else None
 
     def say(self, line: bytes, *, wait: bool) -> None:
@@ -79,8 +90,11 @@ class Place:
         self._placed(ack.said)
 
     def wait_until_placed(self, seconds: float) -> None:
-        """Until all has a place, for so long at most."""
-        self._has_none.wait(seconds)
+        """Until all has a place, or for so long nothing more has got one."""
+        left = self.unplaced + 1
+        while 0 < self.unplaced < left:
+            left = self.unplaced
+            self._has_none.wait(seconds)
 
     def give_up(self) -> None:
         """Nobody need wait for room any more: nothing more will ever have a place."""

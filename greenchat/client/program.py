@@ -49,6 +49,8 @@ class Program:
         self._name = name
         self._connect = connect
         self._client: ChatClient | None = None
+        self._where: tuple[str, int] | None = None
+        """The server that it was on last, by host and port."""
         self._status: AsyncResult[int] = AsyncResult()
         self._broken = False
         self._greenlets = Group()
@@ -75,7 +77,7 @@ class Program:
         self._out.flush(GOODBYE_SECONDS)
         if self._client is not None and self._client.unplaced:
             status = status or 1
-            self.hint(f"messages that did not reach the server: {self._client.unplaced}")
+            self.hint(f"messages that the server has not acknowledged: {self._client.unplaced}; they may be lost")
         if self._broken:
             status = 1
             self.hint("standard output cannot be written to")
@@ -168,7 +170,7 @@ class Program:
                 self.hint(str(error))
                 name = None
             else:
-                self._client = client
+                self._client, self._where = client, client.server
                 return True
 
     def _ask_name(self, lines: Iterator[str]) -> str | None:
@@ -230,10 +232,13 @@ class Program:
 
     def on_back(self, lost: int | None) -> None:
         """Say that the server is there again, and what is lost."""
+        host, port = where = self._here.server
+        back = "the server is there again" if where == self._where else f"now at {host} port {port}"
+        self._where = where
         if lost is None:
-            self.hint("the server is there again, but has begun anew: what was sent meanwhile may be lost")
+            self.hint(f"{back}, but what was said before is lost there: so may be what was sent meanwhile")
         else:
-            self.hint(f"the server is there again{f'; messages lost meanwhile: {lost:,}' if lost else ''}")
+            self.hint(f"{back}{f'; messages lost meanwhile: {lost:,}' if lost else ''}")
 
     def on_private(self, message: Message) -> None:
         """Show what somebody says to this user alone; not among the messages, where a name could read like it."""

@@ -27,6 +27,11 @@ class Servers:
         """Of that which was reached last."""
 
     @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._addresses)
+
+    @property
     def first(self) -> tuple[str, int]:
         """The address that the chat is known by."""
         return self._addresses[0]

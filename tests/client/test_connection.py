@@ -240,6 +240,40 @@ def test_who_waits_for_room_is_told_of_the_end(away: Away, stub: Stub, monkeypat
         waiting.get(timeout=5)
 
 
+def test_server_without_sessions_is_not_come_back_to_with_what_waits(away: Away, stub: Stub) -> None:
+    def serve() -> None:
+        welcome(stub).close()
+        other = stub.accept()
+        other.record(Hello)
+        other.tell(Welcome(1, "ann"))
+
+    serving = gevent.spawn(serve)
+    ann = away.client("ann", stub.port)
+    until(lambda: away.lost)
+    ann.send("waiting")
+    assert "knows of no sessions" in str(gone(ann))
+    assert ann.unplaced == 1
+    serving.get(timeout=5)
+
+
+def test_it_is_told_why_it_is_not_back_yet(away: Away, stub: Stub) -> None:
+    def serve() -> None:
+        welcome(stub).close()
+        for code in (Code.NAME_TAKEN, Code.NAME_TAKEN, Code.SERVER_FULL):
+            wire = stub.accept()
+            wire.record(Hello)
+            wire.tell(Refused(code, "no"))
+            wire.close()
+        welcome(stub)
+
+    serving = gevent.spawn(serve)
+    away.client("ann", stub.port)
+    serving.get(timeout=5)
+    until(lambda: away.back)
+    assert [each.code for each in away.lost] == [Code.SERVER_GONE, Code.NAME_TAKEN, Code.SERVER_FULL]
+    assert str(away.lost[1]) == "not back yet: no"
+
+
 def test_server_that_hangs_is_left(away: Away, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(session, "PONG_SECONDS", 0.05)
@@ -269,6 +303,36 @@ def test_server_that_says_that_messages_wait_is_waited_for(
     wire.sock.settimeout(10)
     wire.tell(Note(Code.KEPT_AGAIN, "go on"))
     wire.record(Ping)
+
+
+@pytest.mark.parametrize("answer", [None, Refused(Code.UNAVAILABLE, "no"), Refused(Code.SERVER_FULL, "no")])
+def test_server_that_does_not_let_it_in_is_not_the_only_one(
+    away: Away, stub: Stub, monkeypatch: pytest.MonkeyPatch, answer: Refused | None
+) -> None:
+    def serve() -> None:
+        wire = stub.accept()
+        wire.record(Hello)
+        if answer:
+            wire.tell(answer)
+
+    monkeypatch.setattr(session, "CONNECT_SECONDS", 0.2)
+    serving = gevent.spawn(serve)
+    ann = away.client("ann", stub.port, others=[("127.0.0.1", away.server.port)])
+    assert ann.server == ("127.0.0.1", away.server.port)
+    serving.get(timeout=5)
+
+
+def test_name_that_is_taken_is_not_asked_for_at_other_servers(away: Away, stub: Stub) -> None:
+    def serve() -> None:
+        wire = stub.accept()
+        wire.record(Hello)
+        wire.tell(Refused(Code.NAME_TAKEN, "no"))
+
+    serving = gevent.spawn(serve)
+    with pytest.raises(GreenchatError) as taken:
+        away.client("ann", stub.port, others=[("127.0.0.1", 1)])
+    assert taken.value.code == Code.NAME_TAKEN
+    serving.get(timeout=5)
 
 
 def welcome(stub: Stub) -> Wire:

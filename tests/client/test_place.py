@@ -70,6 +70,18 @@ def test_in_another_epoch_nobody_knows_what_is_gone(place: Place) -> None:
     assert place.fill(HELLO).position == 3
 
 
+def test_log_that_has_gone_back_is_another(place: Place) -> None:
+    """As from a copy that somebody has put in its place: what was acknowledged is lost, and nothing is said twice."""
+    say(place, b"1\n", b"2\n", b"3\n")
+    place.take()
+    place.acknowledge(Ack(2, 2))
+    assert place.enter(welcome("e", 10, 0)) is None
+    assert place.take() == b"3\n"
+    place.acknowledge(Ack(1, 1))
+    assert (place.unplaced, place.fill(HELLO).position, place.fill(HELLO).said) == (0, 11, 1)
+    assert place.enter(welcome("e", 12, 0)) is None  # what it said is lost, though others have said more
+
+
 def test_who_says_too_much_waits_or_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_UNPLACED", 2)
     say(place, b"1\n", b"2\n")
@@ -89,6 +101,16 @@ def test_bytes_are_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> Non
     say(place, b"x" * 99 + b"\n")
     with pytest.raises(ProtocolError):
         place.say(b"y\n", wait=False)
+
+
+def test_waiting_goes_on_for_as_long_as_more_and_more_has_a_place(place: Place) -> None:
+    say(place, b"1\n", b"2\n", b"3\n")
+    waiting = gevent.spawn(place.wait_until_placed, 0.2)
+    for number in range(1, 4):
+        gevent.sleep(0.15)
+        assert not waiting.ready()
+        place.acknowledge(Ack(1, number))
+    waiting.get(timeout=5)
 
 
 def test_waiting_until_all_has_a_place_has_an_end(place: Place) -> None:
