@@ -64,6 +64,15 @@ class RedisServer:
         """All that is on the disk is lost."""
         shutil.rmtree(self._home / "appendonlydir")
 
+    def keep(self) -> None:
+        """Make a copy of what is on the disk."""
+        shutil.copytree(self._home / "appendonlydir", self._home / "kept")
+
+    def go_back(self) -> None:
+        """What is on the disk is the copy again, and what came since is lost."""
+        self.forget()
+        (self._home / "kept").rename(self._home / "appendonlydir")
+
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self.process.send_signal(signal.SIGCONT)

@@ -1,5 +1,6 @@
-"""This server as one of several: that it is alive, which others are, and what they tell each other."""
+"""This server as one of several: that it is alive, what it reads, and what they tell each other."""
 
+import contextlib
 import json
 import logging
 import secrets
@@ -10,19 +11,23 @@ import gevent
 from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
-from greenchat.backplane.link import Link, Order
-from greenchat.backplane.names import INBOX, NAMES, NODES, Names, form
-from greenchat.backplane.scripts import BEAT, SEND, TELL
+from greenchat.backplane.leases import INBOX, NAMES, NODES, Leases, form
+from greenchat.backplane.pipeline import Command, Pipeline
+from greenchat.backplane.scripts import BEAT, OTHERS, SEND, SWEEP, TELL
 from greenchat.backplane.shared_log import SharedLogs
 from greenchat.backplane.store import Answer, Store
-from greenchat.errors import LogError, Refused
+from greenchat.errors import Code, GreenchatError, LogError
 from greenchat.protocol.limits import (
-    ALIVE_SECONDS,
     BEAT_SECONDS,
+    DEAD_NODE_SECONDS,
+    INBOX_MESSAGES,
     KEPT_LINES,
+    LEASE_SECONDS,
     LOG_RETRY_SECONDS,
     MAX_UNKEPT,
-    SESSION_SECONDS,
+    RETRY_SECONDS,
+    SWEEP_SECONDS,
+    SWEPT_AT_ONCE,
 )
 from greenchat.threads import call, end
 
@@ -35,134 +40,175 @@ Message = dict[str, Any]
 
 _WAKE: Final[Message] = {"t": "wake"}
 
+_USELESS: Final = (ValueError, TypeError, KeyError, AttributeError, GreenchatError)
+"""What comes of a message that is not as this version expects it: another version may have sent it."""
+
 
 class Node:
     """This server on the backplane at *url*, where each room keeps its last *kept* lines.
 
-    *on_message* is told what others say, and *about* what this node tells all others with each sign of life. Raises
+    *on_message* is told what others say, and *about* what this node tells of itself with each sign of life. Raises
     `LogError` if the backplane can't be used.
     """
 
     def __init__(self, url: str, kept: int = KEPT_LINES) -> None:
         self.id = secrets.token_hex(8)
-        self.others: dict[str, Message] = {}
-        """The other nodes that are alive, with what they tell."""
         self.about: Callable[[], Message] = dict
         self.on_message: Callable[[Message], object] = _ignore
-        self._link = Link(Store(url))
-        self.names = Names(self._link, self.id)
-        self.logs = SharedLogs(self._link, self.names, self.id, kept)
-        self.logs.look_again = self._look_again
+        self.durable = True
+        """Whether the backplane keeps on its disk what it is told; known after `start`."""
+        self.pipeline = Pipeline(Store(url))
+        self.leases = Leases(self.pipeline, self.id)
+        self.logs = SharedLogs(self.pipeline, self.leases, kept)
+        self.logs.verify = self._doubt
         self.logs.read_more = self._wake
+        self.logs.watch(self._doubt_if)
         self._inbox, self._read = f"{INBOX}{self.id}", "0"
         self._reading = ThreadPool(1)
         self._doubtful = Event()
         """Whether what was read may be lost."""
-        self._begun = False
-        self.durable = True
-        """Whether the backplane keeps on its disk what it is told; known after `start`."""
+        self._doubtful.set()  # nothing has been read yet
+        self._swept = "0"
+        """Where the last look for names of dead nodes has ended."""
         self._greenlets: list[gevent.Greenlet[..., None]] = []
 
     def start(self) -> None:
         """Be alive. Raises `LogError`."""
         try:
             self._beat()
-            self.durable = self._link.call(self._link.store.is_durable)
+            self.durable = self._call(self.pipeline.store.is_durable)
         except LogError:
             self._end()
             raise
-        self._greenlets += gevent.spawn(self._beat_on), gevent.spawn(self._read_on)
+        self._greenlets += (
+            gevent.spawn(self._for_ever, BEAT_SECONDS, self._live),
+            gevent.spawn(self._for_ever, SWEEP_SECONDS, self._sweep),
+            gevent.spawn(self._for_ever, 0, self._read_next),
+        )
 
     def close(self) -> None:
-        """End. Others may have the names as soon as this node does not count as alive any more."""
+        """End. Others may have the names at once, or, if Redis is away, when this node does not count as alive."""
         gevent.killall(self._greenlets)
+        if self.pipeline.queue.works:
+            with contextlib.suppress(LogError):
+                self._beat(seconds=0)
         self._end()
 
-    def tell_holder(self, name: str, message: Message, on_result: Callable[[str], object]) -> None:
+    def tell_holder(
+        self, name: str, message: Message, on_result: Callable[[str], object], on_failure: Callable[[Code], object]
+    ) -> None:
         """Tell *message* to the node that the user *name* is on; *on_result* is told which, or "" if there is none.
 
-        If Redis is away there is none, either. Never waits.
+        If Redis is away, *on_failure* is told why. Never waits.
         """
         text = json.dumps(message)
-        order = Order(
-            TELL, [NAMES, NODES, INBOX], [form(name), text, SESSION_SECONDS],
-            lambda node: on_result(node.decode()), lambda _error: on_result(""),
-        )  # fmt: skip
-        self._link.order(order, len(text))
+        keys, told = [NAMES, NODES, INBOX], (form(name), text, INBOX_MESSAGES, RETRY_SECONDS)
+        command = Command(
+            lambda: (TELL, keys, told), lambda node: on_result(node.decode()), lambda error: on_failure(error.code)
+        )
+        self.pipeline.submit(command, len(text))
 
     def tell(self, node: str, message: Message) -> None:
         """Tell *message* to a node, unless Redis is away. Never waits."""
         text = json.dumps(message)
-        order = Order(SEND, [f"{INBOX}{node}"], [text, SESSION_SECONDS], _ignore, _ignore)
-        self._link.order(order, len(text))
+        told = (text, INBOX_MESSAGES, RETRY_SECONDS)
+        self.pipeline.submit(Command(lambda: (SEND, [f"{INBOX}{node}"], told), _ignore, _ignore), len(text))
+
+    def others(self) -> list[Message]:
+        """What each other node tells of itself that is alive. Raises `Refused` if Redis is away."""
+        found = list[Message]()
+        for told in self.pipeline.ask(OTHERS, [NODES], [self.id]):
+            with contextlib.suppress(ValueError):  # it is no use to us
+                found.append(json.loads(told))
+        return found
 
     def wait(self) -> None:
         """Wait until there is not much that waits for Redis."""
-        self._link.queue.wait(MAX_UNKEPT)
+        self.pipeline.queue.wait(MAX_UNKEPT)
 
     def _end(self) -> None:
-        self._link.close()
-        self._link.store.close()
+        self.logs.close()
+        self.pipeline.close()
+        self.pipeline.store.close()
         end(self._reading)
 
-    def _beat_on(self) -> None:
+    def _for_ever(self, seconds: float, work: Callable[[], object]) -> None:
+        """Whatever goes wrong, this node goes on trying: one that is alive and deaf would be worse than none."""
         while True:
-            gevent.sleep(BEAT_SECONDS)
+            gevent.sleep(seconds)
             try:
-                self._beat()
-            except LogError as error:
-                _log.warning("%s", error)
-
-    def _beat(self) -> None:
-        about = json.dumps(self.about())
-        arguments: list[str | bytes | int] = [self.id, int(ALIVE_SECONDS * 1000), about]
-        alive, *others = self._link.call(self._link.store.one, (BEAT, [NODES], arguments))
-        self.others = {node.decode(): json.loads(told) for node, told in zip(others[::2], others[1::2], strict=True)}
-        if self._begun and not alive:
-            self.names.check()
-        self._begun = True
-
-    def _read_on(self) -> None:
-        while True:
-            try:
-                if self._doubtful.is_set():
-                    self.logs.check()
-                    self._doubtful.clear()
-                after = {self._inbox: self._read, **self.logs.streams()}
-                found = call(self._reading, self._link.store.wait, after)
-            except (LogError, Refused) as error:
-                _log.warning("%s", error)
-                self._doubtful.set()
+                work()
+            except GreenchatError as error:
+                _log.debug("%s", error)  # the pipeline says it, once
+                self._doubt()
                 gevent.sleep(LOG_RETRY_SECONDS)
-            else:
-                self._take_all(found)
+            except Exception:  # noqa: BLE001 - it is told, and what else there is to do goes on
+                _log.exception("a mistake of greenchat's own")
+                self._doubt()
+                gevent.sleep(LOG_RETRY_SECONDS)
 
-    def _take_all(self, found: dict[str, Answer]) -> None:
+    def _live(self) -> None:
+        if not self._beat():
+            self.leases.check()
+
+    def _beat(self, seconds: float = LEASE_SECONDS) -> bool:
+        """Be alive for so long. Whether this node counted as alive until now."""
+        told = (self.id, int(seconds * 1000), json.dumps(self.about()))
+        return bool(self._call(self.pipeline.store.one, (BEAT, [NODES], told)))
+
+    def _sweep(self) -> None:
+        told = (self._swept, SWEPT_AT_ONCE, int(DEAD_NODE_SECONDS * 1000))
+        self.logs.check()
+        self._swept = self._call(self.pipeline.store.one, (SWEEP, [NAMES, NODES], told)).decode()
+
+    def _read_next(self) -> None:
+        store = self.pipeline.store
+        if self._doubtful.is_set():
+            self._doubtful.clear()
+            call(self._reading, store.reconnect)
+            self.logs.check()
+        found = call(self._reading, store.wait, {self._inbox: self._read, **self.logs.streams()})
         for stream, answer in found.items():
             if stream == self._inbox:
-                self._read = answer[-1][0]
-                for _, fields in answer:
-                    self._take(json.loads(fields[b"m"]))
+                self._take_all(answer)
             else:
                 self.logs.take(stream, answer)
 
+    def _take_all(self, answer: Answer) -> None:
+        for number, fields in answer:
+            self._read = number
+            try:
+                self._take(json.loads(fields[b"m"]))
+            except _USELESS as error:
+                _log.warning("a message of another server is of no use: %r", error)
+
     def _take(self, message: Message) -> None:
         if message["t"] == "gone":
-            self.names.lose(message["token"])
+            self.leases.revoke(message["lease"], Code.TAKEN_OVER)
         elif message != _WAKE:
             self.on_message(message)
 
-    def _look_again(self) -> None:
-        self._doubtful.set()
-        self._wake()
+    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        return self.pipeline.call(function, *args)
+
+    def _doubt_if(self, works: bool) -> None:  # noqa: FBT001 - what the pipeline is doing
+        if works:
+            self._doubt()
+
+    def _doubt(self) -> None:
+        """Have it be looked what of each log is there."""
+        if not self._doubtful.is_set():
+            self._doubtful.set()
+            self._wake()
 
     def _wake(self) -> None:
         """Have the streams be looked at that there are by now."""
         gevent.spawn(self._tell_itself)
 
     def _tell_itself(self) -> None:
+        told = (json.dumps(_WAKE), INBOX_MESSAGES, RETRY_SECONDS)
         try:
-            self._link.call(self._link.store.one, (SEND, [self._inbox], [json.dumps(_WAKE), SESSION_SECONDS]))
+            self._call(self.pipeline.store.one, (SEND, [self._inbox], told))
         except LogError as error:  # who reads finds out as well
             _log.debug("%s", error)
 

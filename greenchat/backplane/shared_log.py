@@ -11,15 +11,23 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 import gevent
 from gevent.event import Event
+from gevent.pool import Group
 
-from greenchat.backplane.link import Link, Order
-from greenchat.backplane.names import NAMES, Lease, Names
+from greenchat.backplane.leases import NAMES, Lease, Leases
+from greenchat.backplane.pipeline import Command, Pipeline
 from greenchat.backplane.scripts import APPEND, PREFIX, STATE
-from greenchat.backplane.store import Answer
+from greenchat.backplane.store import Answer, Call
 from greenchat.errors import Code, LogError, Refused
 from greenchat.log.log import Audience, Entry
 from greenchat.log.tail import Memory, Tail
-from greenchat.protocol.limits import CATCH_UP_SIZE, KEPT_LINES, SESSION_SECONDS, SETTLE_SECONDS
+from greenchat.protocol.limits import (
+    APPEND_TRIES,
+    CATCH_UP_SIZE,
+    KEPT_LINES,
+    RETRY_SECONDS,
+    SESSION_SECONDS,
+    SETTLE_SECONDS,
+)
 
 __all__ = ["SharedLog", "SharedLogs"]
 
@@ -28,14 +36,11 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_PATIENCE: Final = 5
-"""Tries to append what comes after lines that are not there; by then it is known whether all has begun anew."""
+_SAID: Final = f"{PREFIX}said:"
 
 
 class SharedLog:
     """Tells its *audience* of entries when they are read from the stream, whoever put them there."""
-
-    later = True
 
     def __init__(self, logs: "SharedLogs", room: str, audience: Audience) -> None:
         self.epoch = ""
@@ -43,14 +48,14 @@ class SharedLog:
         self._logs = logs
         self._audience = audience
         self._keys = (f"{PREFIX}room:{room}", f"{PREFIX}log:{room}")
-        self._last = b""
-        """The block that was read last."""
+        self._last: Entry | None = None
+        """What was read last."""
         self._unread: deque[tuple[int, int]] = deque()
         """Positions and sizes of what this node has put there and not read yet."""
         self._progress = Event()
-        self._again: list[tuple[str, bytes, int]] = []
-        """What guests said in an epoch that is over."""
         self._tail = Tail(logs.memory)
+        self.placing = False
+        """Whether what was read last has still to be placed, when others have caught up."""
 
     @property
     def stream(self) -> str:
@@ -64,90 +69,104 @@ class SharedLog:
 
     def append(self, origin: str, block: bytes, lines: int, said: int) -> None:
         """Have these lines placed. Never waits. What somebody says who has no name any more is dropped."""
-        lease = self._logs.names.of(origin)
+        lease = self._logs.leases.of(origin)
         if lease is None:
             return
         before = said - lines if said else lease.count(lines)
-        arguments: list[str | bytes | int] = [
-            self.epoch, lease.forms[0], lease.token, before, lines, block, origin, said,
-            self._logs.kept, SESSION_SECONDS,
-        ]  # fmt: skip
-        entry = Entry(0, lines, block, origin, said)
+        remembered = SESSION_SECONDS if said else RETRY_SECONDS
         tries = itertools.count()
 
-        def on_result(result: Any) -> None:
-            self._appended(result, entry, lease, next(tries))
+        def build() -> Call:
+            return APPEND, (*self._keys, NAMES, f"{_SAID}{self.epoch}:{origin}"), (
+                self.epoch, lease.forms[0], lease.value, before, lines, block, origin, said,
+                self._logs.kept, SESSION_SECONDS, remembered, lease.base_in(self.epoch, before),
+            )  # fmt: skip
 
-        keys = [*self._keys, NAMES, self._said(origin)]
-        self._logs.link.order(Order(APPEND, keys, arguments, on_result), len(block))
+        def on_result(result: Any) -> None:
+            self._appended(result, len(block), lease, next(tries))
+
+        self._logs.pipeline.submit(Command(build, on_result), len(block))
         self._logs.hold(len(block))
 
-    def wait(self, most: int) -> None:
-        """Wait until no more than *most* bytes of this node have still to be placed."""
-        self._logs.wait(most)
-
-    def soon(self, call: Callable[[], object]) -> None:
-        """Have *call* called when all that has come in this turn of the loop has been read."""
-        gevent.get_hub().loop.run_callback(call)
-
-    def settle(self) -> None:
+    def settle(self, origin: str) -> int | None:
         """Wait until all that was appended so far, on any node, has been placed here.
 
-        Raises `Refused` if that takes too long.
+        How many lines *origin* has said in this epoch; None if it has said nothing for long. Raises `Refused` if it
+        takes too long.
         """
-        self._logs.link.queue.settle()
-        epoch, position = self.update()
+        epoch, position, said = self._learn(self._logs.pipeline.ask(*self._state(origin)))
         with gevent.Timeout(SETTLE_SECONDS, Refused(Code.UNAVAILABLE)):
             while self.epoch == epoch and self.position < position:
                 self._progress.wait()
-
-    def said(self, origin: str) -> int | None:
-        """How many lines *origin* has said; None if that was long ago, or in another epoch. Raises `Refused`."""
-        said = self._logs.look_up(self._logs.link.store.get, self._said(origin))
-        return int(said) if said else None
+        return said
 
     def read(self, position: int) -> list[Entry]:
         """Some of what comes next after *position*, or after the `begin`. May wait. Raises `Refused`."""
         if position >= self._tail.begin:
             return self._tail.read(position)
-        answer = self._logs.look_up(self._logs.link.store.range, self.stream, f"{self.epoch}-{position}")
+        answer = self._logs.look_up(self._logs.pipeline.store.range, self.stream, f"{self.epoch}-{position}")
         entries, size = list[Entry](), 0
-        for entry in self._entries(answer):
+        for number, fields in answer:
+            epoch, _, at = number.partition("-")
+            if epoch != self.epoch:
+                break
+            entry = _entry(int(at), fields)
             if entry.position > self.position or size >= CATCH_UP_SIZE:  # what is not placed yet is told then
                 break
             entries.append(entry.after(position))
             size += len(entry.block)
         return entries
 
-    def update(self) -> tuple[str, int]:
-        """Learn where the log is now, or begin anew if it has lost what was read. Raises `Refused`."""
-        digest = hashlib.sha1(self._last, usedforsecurity=False).hexdigest()
-        known = (self.epoch, self.position if self._last else 0, digest)
-        store = self._logs.link.store
-        found = self._logs.look_up(store.one, (STATE, self._keys, (*known, SESSION_SECONDS)))
-        epoch, position, begin = found[0].decode(), int(found[1]), int(found[2])
-        if not self.epoch:
-            self._start(epoch, position)
-        elif epoch != self.epoch:
-            _log.warning("a room has begun anew: the backplane has lost what was said")
-            self._start(epoch, begin)
-            self._tell_members()
-        self.begin = begin
-        return epoch, position
+    def verify(self) -> None:
+        """See whether what was read is still there, or begin anew. Raises `Refused`."""
+        self._learn(self._logs.look_up(self._logs.pipeline.store.one, self._state("")))
 
     def place_all(self, answer: Answer) -> None:
-        """What comes next in the stream."""
-        for entry in self._entries(answer):
-            with contextlib.suppress(ReferenceError):  # the room is gone
-                self._audience.catch_up()
-            if entry.position <= self.position:  # it began anew meanwhile
-                continue
+        """What comes next in the stream. Of much, the rest is placed later, and nothing more is read until then."""
+        for at, (number, fields) in enumerate(answer):
+            if self._has_much():
+                self.placing = True
+                self._logs.greenlets.spawn(self._place_later, answer[at:])
+                return
+            self._take(number, fields)
+
+    def _has_much(self) -> bool:
+        try:
+            return self._audience.has_much
+        except ReferenceError:  # the room is gone
+            return False
+
+    def _place_later(self, answer: Answer) -> None:
+        """For as long as it takes others to catch up, within bounds; other rooms go on meanwhile."""
+        try:
+            for number, fields in answer:
+                if self._has_much():
+                    self._audience.catch_up()
+                self._take(number, fields)
+        finally:
+            self.placing = False
+            self._logs.read_more()
+
+    def _take(self, number: str, fields: dict[bytes, bytes]) -> None:
+        """Place the next entry. It may be of an epoch that is over, or of one that has begun unnoticed."""
+        epoch, _, position = number.partition("-")
+        if epoch != self.epoch:
+            if int(epoch) > int(self.epoch):
+                self._logs.verify()
+            return
+        try:
+            entry = _entry(int(position), fields)
+        except (KeyError, ValueError):
+            _log.warning("an entry of a room is of no use: another program writes to the backplane")
+            self._skip(int(position))
+            return
+        if entry.position > self.position:
             if entry.position - entry.lines != self.position:
                 self._skip(entry.position - entry.lines)
             self._place(entry)
 
     def _place(self, entry: Entry) -> None:
-        self.position, self._last = entry.position, entry.block
+        self.position, self._last = entry.position, entry
         self._tail.add(entry)
         with contextlib.suppress(ReferenceError):
             self._audience.place(entry)
@@ -155,38 +174,46 @@ class SharedLog:
             self._logs.hold(-self._unread.popleft()[1])
         self._note()
 
-    def _appended(self, result: Any, entry: Entry, lease: Lease, tries: int) -> None:
-        size = len(entry.block)
+    def _appended(self, result: Any, size: int, lease: Lease, tries: int) -> None:
         if isinstance(result, int) and result > self.position:
             self._unread.append((result, size))
             return
-        if result == b"gap" and tries < _PATIENCE:
-            self._logs.look_again()
+        if result in (b"epoch", b"gap") and tries < APPEND_TRIES:
+            self._logs.verify()
             raise LogError(Code.UNAVAILABLE, "the backplane has lost what was said before")
         self._logs.hold(-size)
-        if result == b"epoch":
-            self._logs.look_again()
-            if not entry.said:  # who has a session says it again
-                self._again.append((entry.origin, entry.block, entry.lines))
-        elif result in (b"fenced", b"gap"):
-            self._logs.names.lose(lease.token)
+        if result == b"fenced":
+            self._logs.leases.revoke(lease.value, Code.TAKEN_OVER)
+        elif result in (b"unheld", b"epoch", b"gap"):
+            self._logs.leases.revoke(lease.value, Code.UNAVAILABLE)
+
+    def _state(self, origin: str) -> Call:
+        digest = _digest(self._last) if self._last else ""
+        return STATE, (*self._keys, _SAID), (self.epoch, self.position, digest, SESSION_SECONDS, f":{origin}")
+
+    def _learn(self, found: Any) -> tuple[str, int, int | None]:
+        """Where the log is now, and how much somebody has said there; it may have begun anew."""
+        epoch, position, begin = found[0].decode(), int(found[1]), int(found[2])
+        if not self.epoch:
+            self._start(epoch, position)
+        elif int(epoch) > int(self.epoch):
+            _log.warning("a room has begun anew: the backplane has lost what was said")
+            self._start(epoch, begin)
+            self._tell_members()
+        if epoch == self.epoch:
+            self.begin = begin
+        return epoch, position, int(found[3]) if found[3] else None
 
     def _start(self, epoch: str, position: int) -> None:
-        self.epoch, self.position, self._last = epoch, position, b""
+        self.epoch, self.position, self._last = epoch, position, None
         self._tail = Tail(self._logs.memory, position)
         while self._unread:
             self._logs.hold(-self._unread.popleft()[1])
-        again, self._again = self._again, []
-        for origin, block, lines in again:
-            self.append(origin, block, lines, 0)
         self._note()
 
     def _note(self) -> None:
         self._progress.set()
         self._progress = Event()
-
-    def _said(self, origin: str) -> str:
-        return f"{PREFIX}said:{self.epoch}:{origin}"
 
     def _skip(self, position: int) -> None:
         """This node was away for so long that some is not there any more."""
@@ -198,31 +225,22 @@ class SharedLog:
         with contextlib.suppress(ReferenceError):
             self._audience.restart()
 
-    def _entries(self, answer: Answer) -> list[Entry]:
-        entries = []
-        for number, fields in answer:
-            epoch, _, position = number.partition("-")
-            if epoch == self.epoch:
-                lines, said = int(fields[b"l"]), int(fields[b"s"])
-                entries.append(Entry(int(position), lines, fields[b"b"], fields[b"o"].decode(), said))
-        return entries
-
 
 class SharedLogs:
     """The logs of all rooms that somebody on this node is in."""
 
-    def __init__(self, link: Link, names: Names, node: str, kept: int = KEPT_LINES) -> None:
-        self.link = link
-        self.names = names
-        self.node = node
+    def __init__(self, pipeline: Pipeline, leases: Leases, kept: int = KEPT_LINES) -> None:
+        self.pipeline = pipeline
+        self.leases = leases
         self.kept = kept
         self.memory = Memory()
         self._logs: weakref.WeakValueDictionary[str, SharedLog] = weakref.WeakValueDictionary()
         """By stream."""
+        self.greenlets = Group()
         self._held = 0
         """Bytes that were said on this node and have still to be read back."""
         self._progress = Event()
-        self.look_again: Callable[[], object] = _do_nothing
+        self.verify: Callable[[], object] = _do_nothing
         """Has it be seen what of each log is there."""
         self.read_more: Callable[[], object] = _do_nothing
         """Has the streams be looked at that there are by now."""
@@ -230,14 +248,18 @@ class SharedLogs:
     def open(self, room: str, audience: Audience) -> SharedLog:
         """The log of *room*. Raises `Refused` if Redis is away."""
         log = SharedLog(self, room, audience)
-        log.update()
+        log.settle("")
         self._logs[log.stream] = log
         self.read_more()
         return log
 
     def watch(self, on_state: Callable[[bool], object]) -> None:
         """Call *on_state* with False when nothing can be placed for the time being, and with True when it can again."""
-        self.link.queue.watch(on_state)
+        self.pipeline.queue.watch(on_state)
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Have *call* called when all that has come in this turn of the loop has been read."""
+        gevent.get_hub().loop.run_callback(call)
 
     def settle(self, seconds: float) -> None:
         """Wait until all that was appended so far has been placed, for so long at most."""
@@ -245,7 +267,8 @@ class SharedLogs:
             self.wait(0)
 
     def close(self) -> None:
-        """Whoever made the link closes it."""
+        """End; whoever made the pipeline closes that."""
+        self.greenlets.kill()
 
     def hold(self, size: int) -> None:
         """So many bytes more, or less, have still to be placed."""
@@ -261,7 +284,7 @@ class SharedLogs:
 
     def streams(self) -> dict[str, str]:
         """What is to be read, and after which ID."""
-        return {log.stream: log.last for log in self._logs.values()}
+        return {log.stream: log.last for log in self._logs.values() if not log.placing}
 
     def take(self, stream: str, answer: Answer) -> None:
         """What comes next in a stream."""
@@ -271,15 +294,26 @@ class SharedLogs:
     def look_up(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What a method of the store returns. Raises `Refused` if Redis is away."""
         try:
-            return self.link.call(function, *args, **kwargs)
+            return self.pipeline.call(function, *args, **kwargs)
         except LogError as error:
-            _log.warning("%s", error)
+            _log.debug("%s", error)  # the pipeline says it, once
             raise Refused(Code.UNAVAILABLE) from None
 
     def check(self) -> None:
         """See whether what was read is still there. Raises `Refused`."""
         for log in list(self._logs.values()):
-            log.update()
+            log.verify()
+
+
+def _entry(position: int, fields: dict[bytes, bytes]) -> Entry:
+    """Raises `KeyError` or `ValueError` if it is none of ours."""
+    return Entry(position, int(fields[b"l"]), fields[b"b"], fields[b"o"].decode(), int(fields[b"s"]))
+
+
+def _digest(entry: Entry) -> str:
+    """As `STATE` makes it."""
+    whole = b"\0".join((entry.block, entry.origin.encode(), b"%d" % entry.said))
+    return hashlib.sha1(whole, usedforsecurity=False).hexdigest()
 
 
 def _do_nothing() -> None:

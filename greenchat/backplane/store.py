@@ -2,22 +2,28 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from greenchat.backplane.clients import Client, client_of, without_password
 from greenchat.backplane.scripts import ALL, Script
 from greenchat.errors import Code, LogError
 from greenchat.protocol.limits import READ_AT_ONCE, STORE_WAIT_SECONDS
 
-__all__ = ["Answer", "Call", "Store", "Streams"]
+__all__ = ["Answer", "Argument", "Call", "Store", "Streams"]
 
-Call: TypeAlias = tuple[Script, Sequence[str], Sequence[str | bytes | int]]
+Argument: TypeAlias = str | bytes | int
+
+Call: TypeAlias = tuple[Script, Sequence[str], Sequence[Argument]]
 """A script, its keys, its arguments."""
 
 Answer: TypeAlias = list[tuple[str, dict[bytes, bytes]]]
 """Entries of a stream, each with its ID."""
 
 Streams: TypeAlias = dict[str, Answer]
+
+
+_LONGEST: Final = 200
+"""Characters of what the library has to say."""
 
 
 class Store:
@@ -38,10 +44,14 @@ class Store:
         self._redis: Any = redis
         self._failures = redis.RedisError, redis.exceptions.RedisClusterException, OSError
         self._name = without_password(url)
+        self._waiting: Any = None
         try:
             self._client, self._reader = (client_of(redis, url, patience) for patience in (0, STORE_WAIT_SECONDS))
-        except ValueError:  # whose text may have a part of a password
-            raise self._error(ValueError("it is no address of a Redis: give redis://host:port")) from None
+        except (ValueError, TypeError):  # whose text may have a part of a password
+            raise LogError(
+                Code.UNAVAILABLE,
+                f"{self._name} is no backplane: give redis://host:port, and options that redis-py knows",
+            ) from None
         except self._failures as error:
             raise self._error(error) from None
 
@@ -68,29 +78,29 @@ class Store:
             raise self._error(result)
         return result
 
+    def reconnect(self) -> None:
+        """Make the connection of `wait`, which raises if that breaks, and never goes on by another by itself."""
+        with self._errors(self._reader):
+            if self._waiting:
+                self._waiting.close()
+            pool = self._reader.server.connection_pool
+            self._waiting = self._redis.Redis(connection_pool=pool, single_connection_client=True)
+
     def wait(self, after: Mapping[str, str]) -> Streams:
         """What streams have after these IDs, as soon as there is something; after some seconds perhaps nothing."""
         with self._errors(self._reader):
-            found = self._reader.server.xread(dict(after), count=READ_AT_ONCE, block=int(STORE_WAIT_SECONDS * 1000))
-        pairs = found.items() if isinstance(found, dict) else found or ()
-        return {stream.decode(): _answer(entries) for stream, entries in pairs}
+            found = self._waiting.xread(dict(after), count=READ_AT_ONCE, block=int(STORE_WAIT_SECONDS * 1000))
+        return {stream.decode(): _answer(entries) for stream, entries in found}
 
     def range(self, stream: str, after: str) -> Answer:
         """Some of what a stream has after an ID."""
         with self._errors(self._client):
             return _answer(self._client.server.xrange(stream, min=f"({after}", max="+", count=READ_AT_ONCE))
 
-    def held(self, names: str, forms: Sequence[str]) -> list[str | None]:
-        """Who has names in these forms."""
+    def fields(self, key: str, names: Sequence[str]) -> list[str | None]:
+        """What is in these fields of a hash."""
         with self._errors(self._client):
-            found = self._client.server.hmget(names, forms) if forms else []
-            return [value.decode() if value else None for value in found]
-
-    def get(self, key: str) -> str | None:
-        """What is under a key."""
-        with self._errors(self._client):
-            value = self._client.server.get(key)
-            return value.decode() if value else None
+            return [value.decode() if value else None for value in self._client.server.hmget(key, names)]
 
     def is_durable(self) -> bool:
         """Whether it keeps what it is told on its disk (AOF), as far as it may be asked."""
@@ -100,7 +110,7 @@ class Store:
 
     def close(self) -> None:
         """End all connections."""
-        for client in (self._client, self._reader):
+        for client in filter(None, (self._waiting, self._client, self._reader)):
             with contextlib.suppress(*self._failures):
                 client.close()
 
@@ -123,10 +133,9 @@ class Store:
             client.look_again()
 
     def _error(self, error: Exception) -> LogError:
-        return LogError(Code.UNAVAILABLE, f"cannot use the backplane {self._name}: {error or type(error).__name__}")
+        reason = str(error).partition("<")[0][:_LONGEST].strip(" :")  # without objects of the library's
+        return LogError(Code.UNAVAILABLE, f"cannot use the backplane {self._name}: {reason or type(error).__name__}")
 
 
 def _answer(entries: Any) -> Answer:
-    if entries and isinstance(entries[0], list) and entries[0] and isinstance(entries[0][0], list | tuple):
-        entries = [entry for part in entries for entry in part]  # as newer versions of the protocol have it
     return [(number.decode(), dict(fields)) for number, fields in entries]

@@ -160,7 +160,7 @@ def _size(text: str, least: int, what: str) -> int:
     size = int(match[1]) * 1024 ** " KMG".index(match[2] or " ") if match else 0
     if size >= least:
         return size
-    raise argparse.ArgumentTypeError(f"{text[:20]!r} is no {what} of at least {least // 1024}K: give 500K, or 2M")
+    raise argparse.ArgumentTypeError(f"{text[:20]!r} is no {what} of at least {least // 1024}K: give one, such as 2M")
 
 
 def directory(text: str) -> str:

@@ -5,7 +5,9 @@ import contextlib
 import time
 from collections.abc import Sequence
 
-from greenchat.cli.arguments import Parser, banned, hours, user
+from greenchat.backplane import leases
+from greenchat.backplane.store import Store
+from greenchat.cli.arguments import Parser, backplane, banned, hours, user
 from greenchat.cli.process import report, show, tell
 from greenchat.protocol.limits import INVITE_HOURS
 from greenchat.security.home import NAMES, home
@@ -31,6 +33,7 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
     actions.add_parser("list", help="show each name, the fingerprint of its owner's key, and since when")
     free = actions.add_parser("free", help="let somebody else have a name")
     free.add_argument("name", type=user)
+    free.add_argument("--backplane", type=backplane, metavar="URL", help="on the servers that have this Redis, too")
     actions.add_parser("bans", help="show who is not let in")
     for action, text in (("ban", "do not let in a key, or an address"), ("unban", "let it in again")):
         actions.add_parser(action, help=text).add_argument(
@@ -50,7 +53,7 @@ def _do(registry: Registry, options: argparse.Namespace) -> int:
             for what in registry.bans():
                 show(what)
         case "free":
-            return _done(registry.free(options.name), f"nobody owns {options.name}")
+            return _done(_free(registry, options.name, options.backplane), f"nobody owns {options.name}")
         case "ban":
             registry.ban(options.what)
         case "unban":
@@ -58,6 +61,15 @@ def _do(registry: Registry, options: argparse.Namespace) -> int:
         case "invite":
             show(registry.invite(3600 * options.hours))
     return 0
+
+
+def _free(registry: Registry, name: str, url: str | None) -> bool:
+    """Whether somebody owned it. Raises `LogError` if it can't be freed on the backplane."""
+    owned = False
+    if url:
+        with contextlib.closing(Store(url)) as store:
+            owned = leases.free(store, name)
+    return registry.free(name) or owned
 
 
 def _done(done: bool, otherwise: str) -> int:  # noqa: FBT001 - what a change says of itself

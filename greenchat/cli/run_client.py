@@ -84,7 +84,7 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
     parser.add_argument("--name", help="your name, instead of the first line of input")
     parser.add_argument("--room", type=user, help="the room to enter (lobby)")
     parser.add_argument("--history", type=history, default=0, metavar="N",
-                        help="show so many of the messages that were sent before (%(default)s)")  # fmt: skip
+                        help="show so many earlier messages first, up to 10000 (%(default)s)")  # fmt: skip
     parser.add_argument("--no-reconnect", dest="reconnect", action="store_false",
                         help="end when the server is gone, rather than to come back to it")  # fmt: skip
     parser.add_argument("--share", type=directory, default=".", metavar="DIR",
@@ -94,9 +94,9 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
     parser.add_argument("--transfer", choices=[str(route) for route in Route], default="auto",
                         help="how to reach the owner of a file (%(default)s)")  # fmt: skip
     parser.add_argument("--parallel", type=parallel, default=DOWNLOADS, metavar="N",
-                        help="how many files to fetch at once; the rest wait in order (%(default)s)")  # fmt: skip
+                        help="how many files to fetch at once, 1 to 16; the rest wait (%(default)s)")  # fmt: skip
     parser.add_argument("--limit-rate", type=rate, metavar="RATE",
-                        help="bytes a second to receive, and to send, at most; K, M and G may follow")  # fmt: skip
+                        help="bytes a second to receive, and to send, at most; from 160K")  # fmt: skip
     options = parser.parse_args(arguments)
     options.tls = options.tls or options.fingerprint is not None
     if options.insecure and options.tls:

@@ -53,19 +53,23 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
     parser.add_argument("port", type=port, help="port to listen on; 0 picks a free one")
     parser.add_argument("--host", metavar="ADDR", help="address to listen at, instead of this machine alone")
     parser.add_argument("--backlog", type=backlog, default=HIGH_WATERMARK, metavar="SIZE",
-                        help="bytes that may wait for a member before it is dropped (1M)")  # fmt: skip
+                        help="bytes that may wait for a member that reads slowly, from 256K (1M)")  # fmt: skip
     parser.add_argument("--member-rate", type=member_rate, metavar="RATE",
                         help="bytes a second that a member may say for long, or 0 for any number"
                         " (64K; on this machine any number)")  # fmt: skip
     parser.add_argument("--data", type=directory, metavar="DIR",
                         help="keep what is said in this directory, also when the server ends")  # fmt: skip
     parser.add_argument("--backplane", type=backplane, metavar="URL",
-                        help="be one chat with all servers that have this Redis, such as redis://host")  # fmt: skip
+                        help="share rooms and names with every server that uses this Redis: redis://host:port, or"
+                        " another kind that the README names; takes greenchat[redis]")  # fmt: skip
     parser.add_argument("--advertise", type=server_address, action="append", default=[], metavar="HOST:PORT",
                         help="with --backplane: where others reach this server, if not where it listens")  # fmt: skip
-    parser.add_argument("--keep-lines", type=count, metavar="N", help="of each room (1000000)")
-    parser.add_argument("--keep-size", type=kept_size, metavar="SIZE", help="bytes of all rooms together (1G)")
-    parser.add_argument("--keep-days", type=count, metavar="N", help="for so many days (for ever)")
+    parser.add_argument("--keep-lines", type=count, metavar="N",
+                        help="with --data or --backplane: keep so many lines of each room (1000000)")  # fmt: skip
+    parser.add_argument("--keep-size", type=kept_size, metavar="SIZE",
+                        help="with --data: keep so many bytes of all rooms together, from 1M (1G)")  # fmt: skip
+    parser.add_argument("--keep-days", type=count, metavar="N",
+                        help="with --data: keep what was said for so many days (for ever)")  # fmt: skip
     parser.add_argument("--tls", action="store_true", help="encrypt, by a certificate that is made on first use")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE",
                         help="encrypt by this certificate, read again on SIGHUP")  # fmt: skip
@@ -89,9 +93,9 @@ def _check_keeping(parser: Parser, options: argparse.Namespace) -> None:
     if options.data and options.backplane:
         parser.error("--data is of no use with --backplane, which keeps what is said")
     if not options.data and (options.keep_size or options.keep_days):
-        parser.error("--keep-size and --keep-days take --data: without, little is kept anyway")
+        parser.error("--keep-size and --keep-days take --data")
     if options.keep_lines and not (options.data or options.backplane):
-        parser.error("--keep-lines takes --data or --backplane: without, little is kept anyway")
+        parser.error("--keep-lines takes --data or --backplane: without, 2,048 are kept, in memory")
     if options.advertise and not options.backplane:
         parser.error("--advertise takes --backplane: without, nobody is told")
 

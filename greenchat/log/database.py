@@ -1,6 +1,7 @@
 """What was said, in SQLite: each commit is whole on the disk when it returns, or not there at all."""
 
 import contextlib
+import errno
 import secrets
 import sqlite3
 import time
@@ -90,6 +91,7 @@ class Database:
 
     def __init__(self, path: Path, kept: Kept) -> None:
         path.touch(mode=0o600)
+        self._path, self._inode = path, path.stat().st_ino
         self._kept = kept
         self._db = sqlite3.connect(path, isolation_level=None, timeout=DATA_LOCK_SECONDS, check_same_thread=False)
         self._db.executescript(_SCHEMA)
@@ -113,6 +115,8 @@ class Database:
 
     def commit(self, rows: Iterable[Row]) -> dict[str, int]:
         """Keep *rows*, which are the next; where each room begins that has forgotten some for that."""
+        if self._path.stat().st_ino != self._inode:  # what is written to a file that was removed is lost
+            raise FileNotFoundError(errno.ENOENT, "another file is in its place")
         with self._change():
             begins: dict[str, int] = {}
             for doomed in self._add(rows):

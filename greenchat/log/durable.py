@@ -36,8 +36,6 @@ _LOCK: Final = "lock"
 class DurableLog:
     """Tells its *audience* of entries once they are on the disk. What was said last is in memory besides."""
 
-    later = True
-
     def __init__(self, logs: "DurableLogs", room: str, audience: Audience, state: State) -> None:
         self.epoch = state.epoch
         self.position = self._appended = state.position
@@ -52,20 +50,12 @@ class DurableLog:
         self._appended += lines
         self._logs.queue.add((self, Entry(self._appended, lines, block, origin, said)), len(block))
 
-    def wait(self, most: int) -> None:
-        """Wait until no more than *most* bytes have still to be placed."""
-        self._logs.queue.wait(most)
+    def settle(self, origin: str) -> int | None:
+        """Wait until all that was appended so far has been placed. Raises `Refused` if that takes too long.
 
-    def soon(self, call: Callable[[], object]) -> None:
-        """Have *call* called when what has come in this turn has been placed, or has been read, if that takes long."""
-        self._logs.queue.soon(call)
-
-    def settle(self) -> None:
-        """Wait until all that was appended so far has been placed. Raises `Refused` if that takes too long."""
+        How many lines *origin* has said, unless that was long ago.
+        """
         self._logs.queue.settle()
-
-    def said(self, origin: str) -> int | None:
-        """How many lines *origin* has said, unless that was long ago. May wait. Raises `Refused`."""
         said = self._logs.memory.said(origin)
         return self._logs.look_up(Database.said, origin) if said is None else said
 
@@ -79,7 +69,8 @@ class DurableLog:
     def place(self, entry: Entry) -> None:
         """*entry* is on the disk."""
         with contextlib.suppress(ReferenceError):  # the room is gone
-            self._audience.catch_up()
+            if self._audience.has_much:
+                self._audience.hand_out()
         self.position = entry.position
         if entry.said:
             self._logs.memory.note(entry.origin, entry.said)
@@ -98,6 +89,7 @@ class DurableLogs:
         self.memory = Memory()
         self._open_logs: weakref.WeakValueDictionary[str, DurableLog] = weakref.WeakValueDictionary()
         self._directory = directory
+        self._kept = kept or Kept()
         self._writing, self._reading = ThreadPool(1), ThreadPool(1)
         self._ending = contextlib.ExitStack()
         with contextlib.ExitStack() as begun:
@@ -105,7 +97,8 @@ class DurableLogs:
             begun.callback(end, self._reading)
             lock = self._on_thread(self._writing, _lock, directory)
             begun.callback(os.close, lock)
-            self._writer, self._reader = (self._open(begun, pool, kept) for pool in (self._writing, self._reading))
+            self._writer, self._reader = (self._open(begun, pool) for pool in (self._writing, self._reading))
+            self._cut_journal()  # a crash may have left much
             self._ending = begun.pop_all()
         self._journal = 0
         """About how many bytes were committed since the last checkpoint."""
@@ -122,6 +115,14 @@ class DurableLogs:
     def watch(self, on_state: Callable[[bool], object]) -> None:
         """Call *on_state* with False when nothing can be placed for the time being, and with True when it can again."""
         self.queue.watch(on_state)
+
+    def wait(self, most: int) -> None:
+        """Wait until no more than *most* bytes have still to be placed."""
+        self.queue.wait(most)
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Have *call* called when what has come in this turn has been placed, or has been read, if that takes long."""
+        self.queue.soon(call)
 
     def settle(self, seconds: float) -> None:
         """Wait until all that was appended so far has been placed, for so long at most."""
@@ -145,7 +146,11 @@ class DurableLogs:
 
     def _write(self, batch: list[tuple[DurableLog, Entry]]) -> None:
         rows = [Row(log.room, log.epoch, entry) for log, entry in batch]
-        self._move(self._on_thread(self._writing, self._writer.commit, rows))
+        try:
+            self._move(self._on_thread(self._writing, self._writer.commit, rows))
+        except LogError:
+            self._cut_journal()  # it may be what fills the disk
+            raise
 
     def _place(self, batch: list[tuple[DurableLog, Entry]]) -> None:
         for log, entry in batch:
@@ -158,8 +163,12 @@ class DurableLogs:
     def _empty_journal(self) -> None:
         """What was committed goes to its place in the file, which takes long, and holds up nobody meanwhile."""
         with contextlib.suppress(LogError):  # it is tried again
-            if self._on_thread(self._reading, self._reader.checkpoint) > MAX_JOURNAL:
-                self._on_thread(self._writing, self._writer.cut_journal)
+            if self._on_thread(self._reading, self._reader.checkpoint) > min(MAX_JOURNAL, self._kept.size):
+                self._cut_journal()
+
+    def _cut_journal(self) -> None:
+        with contextlib.suppress(LogError):
+            self._on_thread(self._writing, self._writer.cut_journal)
 
     def _tidy(self) -> None:
         while True:
@@ -175,8 +184,8 @@ class DurableLogs:
             if log := self._open_logs.get(room):
                 log.begin = begin
 
-    def _open(self, begun: contextlib.ExitStack, pool: ThreadPool, kept: Kept | None) -> Database:
-        database = self._on_thread(pool, Database, self._directory / _FILE, kept or Kept())
+    def _open(self, begun: contextlib.ExitStack, pool: ThreadPool) -> Database:
+        database = self._on_thread(pool, Database, self._directory / _FILE, self._kept)
         begun.callback(call, pool, database.close)
         return database
 

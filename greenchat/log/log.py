@@ -34,8 +34,15 @@ class Audience(Protocol):
     def place(self, entry: Entry) -> None:
         """*entry* is the next. Never waits."""
 
+    @property
+    def has_much(self) -> bool:
+        """Whether so much was placed that others are to have a turn before there is more."""
+
+    def hand_out(self) -> None:
+        """Hand out what was placed, and let others have a turn."""
+
     def catch_up(self) -> None:
-        """Wait, for a bounded time, until what was placed before has been taken, if that is much."""
+        """Do that, and wait, for a bounded time, until nobody is behind."""
 
     def restart(self) -> None:
         """Positions so far mean nothing any more: the log has lost its place."""
@@ -48,8 +55,6 @@ class Log(Protocol):
     """Positions of one epoch can be compared; a log that has lost its place begins another."""
     position: int
     """Of the last line that was placed."""
-    later: bool
-    """Whether what is appended is placed later, by a greenlet that lets the audience catch up before."""
 
     @property
     def begin(self) -> int:
@@ -58,20 +63,11 @@ class Log(Protocol):
     def append(self, origin: str, block: bytes, lines: int, said: int) -> None:
         """Have these lines placed. Never waits."""
 
-    def wait(self, most: int) -> None:
-        """Wait until no more than *most* bytes that were appended, to any log, have still to be placed."""
+    def settle(self, origin: str) -> int | None:
+        """Wait until all that was appended so far has been placed. Raises `Refused` if that takes too long.
 
-    def soon(self, call: Callable[[], object]) -> None:
-        """Have *call* called when all that has come in this turn of the loop has been read.
-
-        If that is about to be placed, it is called then.
+        How many lines *origin* has said; None if nobody knows any more.
         """
-
-    def settle(self) -> None:
-        """Wait until all that was appended so far has been placed. Raises `Refused` if that takes too long."""
-
-    def said(self, origin: str) -> int | None:
-        """How many lines *origin* has said; None if nobody knows any more. May wait. Raises `Refused`."""
 
     def read(self, position: int) -> list[Entry]:
         """Some of what has been placed after *position*, or after the `begin`. May wait. Raises `Refused`."""
@@ -85,6 +81,15 @@ class Logs(Protocol):
 
     def watch(self, on_state: Callable[[bool], object]) -> None:
         """Call *on_state* with False when nothing can be placed for the time being, and with True when it can again."""
+
+    def wait(self, most: int) -> None:
+        """Wait until no more than *most* bytes that were appended, to any log, have still to be placed."""
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Have *call* called when all that has come in this turn of the loop has been read.
+
+        If that is about to be placed, it is called then.
+        """
 
     def settle(self, seconds: float) -> None:
         """Wait until all that was appended so far has been placed, for so long at most."""

@@ -14,8 +14,6 @@ __all__ = ["MemoryLog", "MemoryLogs"]
 class MemoryLog:
     """Tells its *audience* of each entry at once."""
 
-    later = False
-
     def __init__(self, memory: Memory, audience: Audience) -> None:
         self.epoch = secrets.token_hex(8)
         self.position = 0
@@ -37,18 +35,8 @@ class MemoryLog:
         self._tail.add(entry)
         self._audience.place(entry)
 
-    def wait(self, most: int) -> None:
-        """Nothing waits here."""
-
-    def soon(self, call: Callable[[], object]) -> None:
-        """Have *call* called when all that has come in this turn of the loop has been read."""
-        get_hub().loop.run_callback(call)
-
-    def settle(self) -> None:
-        """Nothing waits here."""
-
-    def said(self, origin: str) -> int | None:
-        """How many lines *origin* has said, unless many others have spoken since."""
+    def settle(self, origin: str) -> int | None:
+        """How many lines *origin* has said, unless many others have spoken since. Nothing waits here."""
         return self._memory.said(origin)
 
     def read(self, position: int) -> list[Entry]:
@@ -68,6 +56,13 @@ class MemoryLogs:
 
     def watch(self, on_state: Callable[[bool], object]) -> None:
         """Nothing ever happens here."""
+
+    def wait(self, most: int) -> None:
+        """Nothing waits here."""
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Have *call* called when all that has come in this turn of the loop has been read."""
+        get_hub().loop.run_callback(call)
 
     def settle(self, seconds: float) -> None:
         """Nothing waits here."""

@@ -19,13 +19,17 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
+def _do_nothing(_items: object) -> None:
+    pass
+
+
 class Queue(Generic[T]):
     """Things in one order. A greenlet hands them to *write*, as many at once as have come meanwhile.
 
     What *write* raises `LogError` for is handed to it again after a while, until it does not; and then to *done*.
     """
 
-    def __init__(self, write: Callable[[list[T]], object], done: Callable[[list[T]], object]) -> None:
+    def __init__(self, write: Callable[[list[T]], object], done: Callable[[list[T]], object] = _do_nothing) -> None:
         self._write = write
         self._done = done
         self._items: deque[tuple[T, int]] = deque()
@@ -36,7 +40,8 @@ class Queue(Generic[T]):
         self._progress = Event()
         """Set, and another put in its place, when something was written."""
         self._on_state: list[Callable[[bool], object]] = []
-        self._works = True
+        self.works = True
+        """Whether what was handed to *write* last was written."""
         self._writing = False
         self._held: list[Callable[[], object]] = []
         self._patience = get_hub().loop.timer(0)
@@ -130,9 +135,9 @@ class Queue(Generic[T]):
                 return
 
     def _tell(self, *, works: bool, why: LogError | None = None) -> None:
-        if works == self._works:
+        if works == self.works:
             return
-        self._works = works
+        self.works = works
         if why:
             _log.warning("messages wait: %s", why)
         else:

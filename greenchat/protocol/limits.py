@@ -137,6 +137,9 @@ LOG_RETRY_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 5.0
 """For what somebody said through another connection to have its place, when it comes back; a client waits for 10."""
 
+APPEND_TRIES: Final = 5
+"""To append what comes after lines that a backplane has lost; by then it is known whether all has begun anew."""
+
 READ_AT_ONCE: Final = 64
 """Entries of a stream."""
 
@@ -149,11 +152,35 @@ STORE_WAIT_SECONDS: Final = 1.0
 SESSION_SECONDS: Final = 7 * 24 * 3600
 """For which a backplane keeps rooms where nobody says anything, and how much each has said."""
 
-ALIVE_SECONDS: Final = 8.0
+RETRY_SECONDS: Final = 600
+"""For which it keeps what is only needed to recognise a command that comes again."""
+
+LEASE_SECONDS: Final = 8.0
 """For which a node counts as alive after a sign of life, and so nobody else gets its users' names."""
 
 BEAT_SECONDS: Final = 2.0
 """Between two such signs."""
+
+SWEEP_SECONDS: Final = 60.0
+"""Between two looks of each node for names of nodes that are dead."""
+
+SWEPT_AT_ONCE: Final = 1000
+"""Names looked at, about."""
+
+DEAD_NODE_SECONDS: Final = 600.0
+"""After which a node that is not alive is forgotten, with its names; until then it may come back to them."""
+
+INBOX_MESSAGES: Final = 10_000
+"""That wait for a node; past that the oldest is lost."""
+
+MAX_FOREIGN: Final = 4096
+"""Users of other nodes with requests to users of this one; past that who asked longest ago is forgotten."""
+
+FOREIGN_SECONDS: Final = 300.0
+"""After which who has asked for nothing more is: longer than any request may take."""
+
+CHECKED_AT_ONCE: Final = 500
+"""Names of a node whose leases are looked up in one step."""
 
 KEPT_LINES: Final = 1_000_000
 """Of each room, kept on the disk if not told otherwise."""

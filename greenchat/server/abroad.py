@@ -4,22 +4,25 @@ requester ──get──▶ its node ──inbox──▶ owner's node: the off
 requester ◀─take── its node ◀─inbox─── owner's node, which relays the file, too, if need be
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import time
-from collections import Counter, defaultdict
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterator
 from typing import Any, Protocol
 
-from greenchat.backplane.names import Lease
+from greenchat.backplane.leases import Lease
 from greenchat.backplane.node import Message, Node
 from greenchat.errors import Code, sentence
-from greenchat.net import is_loopback
+from greenchat.net import is_address, is_loopback
 from greenchat.protocol.codec import SOH, decode, encode
-from greenchat.protocol.limits import ALIVE_SECONDS
-from greenchat.protocol.records import Addresses, Counts, Fail, Get, Record, Take, Undelivered
+from greenchat.protocol.limits import FOREIGN_SECONDS, MAX_FOREIGN
+from greenchat.protocol.names import name_key
+from greenchat.protocol.records import Addresses, Counts, Fail, Get, Record, Take
 from greenchat.protocol.text import safe_line
 from greenchat.server.directory import Directory
-from greenchat.server.private import pass_on
+from greenchat.server.private import pass_on, undelivered
 from greenchat.server.rooms import Rooms
 from greenchat.server.tickets import Party, TicketOffice
 
@@ -39,6 +42,10 @@ class _User(Protocol):
     def behind(self) -> bool:
         """Whether much waits for it to read."""
 
+    @property
+    def here(self) -> bool:
+        """Whether it has not left."""
+
     def tell(self, record: Record) -> None:
         """Send *record*."""
 
@@ -47,14 +54,15 @@ class _User(Protocol):
 
 
 @dataclasses.dataclass(eq=False)
-class _Guest:
+class _Foreigner:
     """A user of another *node*, as a party of this one's office."""
 
     name: str
-    host: str
-    certificate: str
+    origin: str
     node: str
     abroad: "Abroad"
+    host: str = ""
+    certificate: str = ""
     listen: int | None = 0
     seen: float = dataclasses.field(default_factory=time.monotonic)
 
@@ -64,7 +72,7 @@ class _Guest:
         """Send *record* by its node."""
         if isinstance(record, Take):
             record = dataclasses.replace(record, relay=self.abroad.addresses)
-        self.abroad.send(self.node, self.name, record)
+        self.abroad.send(self, record)
 
 
 class Abroad:
@@ -78,8 +86,9 @@ class Abroad:
         self._directory = directory
         self._office = office
         self._rooms = rooms
-        self._guests: dict[tuple[str, str], _Guest] = {}
-        self._asked: defaultdict[Party, set[str]] = defaultdict(set)
+        self._foreigners: OrderedDict[tuple[str, str], _Foreigner] = OrderedDict()
+        """By node and origin, those who asked last at the end."""
+        self._asked: defaultdict[_User, set[str]] = defaultdict(set)
         """The nodes that somebody has asked for files."""
         node.about = self._about
         node.on_message = self._take
@@ -87,19 +96,24 @@ class Abroad:
     def claim(self, user: _User) -> Lease:
         """Have nobody on another node be called as *user* is. Raises `Refused`."""
         owner = hashlib.sha256(user.certificate.encode()).hexdigest() if user.certificate else ""
-        return self._node.names.claim(user.name, user.origin, owner, user.expel)
+        return self._node.leases.claim(user.name, user.origin, owner, user.expel)
 
-    def release(self, user: Party, lease: Lease) -> None:
-        """*user* has left."""
-        self._node.names.release(lease)
+    def release(self, user: _User, lease: Lease) -> None:
+        """*user* has left. Never waits."""
+        self._node.leases.release(lease)
         for node in self._asked.pop(user, ()):
-            self._node.tell(node, {"t": "left", "name": user.name, "node": self._node.id})
+            self._say_left(user, node)
+
+    def settle(self) -> None:
+        """Wait until names that were given back are free, unless Redis is away. Raises `Refused` if it takes long."""
+        if self._node.pipeline.queue.works:
+            self._node.pipeline.queue.settle()
 
     def counts(self) -> Counts:
-        """The rooms of all nodes with somebody in them, by name, and how many."""
-        counts = Counter(dict(self._rooms.counts()))
-        for about in self._node.others.values():
-            counts.update({str(name): int(count) for name, count in about.get("rooms", ())})
+        """The rooms of all nodes with somebody in them, by name, and how many. Raises `Refused` if Redis is away."""
+        names, counts = dict[str, str](), Counter[str]()
+        for name, count in (*self._rooms.counts(), *_rooms_of(self._node.others())):
+            counts[names.setdefault(name_key(name), name)] += count
         return tuple(sorted(counts.items()))
 
     def pass_on(self, sender: _User, who: str, text: str) -> None:
@@ -107,36 +121,53 @@ class Abroad:
 
         def on_result(node: str) -> None:
             if not node:
-                sender.tell(_undelivered(who, Code.UNKNOWN_USER))
+                fail(Code.UNKNOWN_USER)
 
-        self._node.wait()
-        message = {"t": "private", "to": who, "from": sender.name, "text": safe_line(text), "node": self._node.id}
-        self._node.tell_holder(who, message, on_result)
-
-    def ask(self, requester: Party, get: Get) -> None:
-        """Pass a request on to the node of the owner, or say that there is none."""
-
-        def on_result(node: str) -> None:
-            if node:
-                self._asked[requester].add(node)
-            else:
-                requester.tell(Fail(get.id, Code.UNKNOWN_OWNER, sentence(Code.UNKNOWN_OWNER)))
+        def fail(code: Code) -> None:
+            undelivered(sender, who, code)
 
         self._node.wait()
         message = {
-            "t": "get", "get": _text(get), "node": self._node.id,
-            "name": requester.name, "host": self._host(requester), "certificate": requester.certificate,
+            "t": "private", "to": who, "text": safe_line(text),
+            "node": self._node.id, "from": sender.name, "origin": sender.origin,
         }  # fmt: skip
-        self._node.tell_holder(get.owner, message, on_result)
+        self._node.tell_holder(who, message, on_result, fail)
 
-    def send(self, node: str, name: str, record: Record) -> None:
-        """Have *node* tell *record* to its user *name*."""
-        self._node.tell(node, {"t": "record", "to": name, "record": _text(record)})
+    def ask(self, requester: _User, get: Get) -> None:
+        """Pass a request on to the node of the owner, or say that there is none."""
 
-    def _host(self, requester: Party) -> str:
+        def on_result(node: str) -> None:
+            if not node:
+                fail(Code.UNKNOWN_OWNER)
+            elif requester.here:
+                self._asked[requester].add(node)
+            else:
+                self._say_left(requester, node)
+
+        def fail(code: Code) -> None:
+            requester.tell(Fail(get.id, code, sentence(code)))
+
+        self._node.wait()
+        message = {
+            "t": "get", "get": _text(get), "node": self._node.id, "name": requester.name, "origin": requester.origin,
+            "host": self._host(requester), "certificate": requester.certificate,
+        }  # fmt: skip
+        self._node.tell_holder(get.owner, message, on_result, fail)
+
+    def send(self, to: _Foreigner, record: Record) -> None:
+        """Have the node of a user tell it *record*."""
+        message = {"t": "record", "to": to.name, "origin": to.origin, "record": _text(record)}
+        self._node.tell(to.node, message)
+
+    def _say_left(self, user: _User, node: str) -> None:
+        self._node.tell(node, {"t": "left", "origin": user.origin, "node": self._node.id})
+
+    def _host(self, requester: _User) -> str:
         """As the owner's node would see it, if this machine is another."""
         here = self.addresses[0][0]
-        return here if is_loopback(requester.host) and not is_loopback(here) else requester.host
+        if is_loopback(requester.host) and is_address(here) and not is_loopback(here):
+            return here
+        return requester.host
 
     def _about(self) -> Message:
         return {"rooms": self._rooms.counts()}
@@ -144,38 +175,47 @@ class Abroad:
     def _take(self, message: Message) -> None:
         match message["t"]:
             case "private":
-                self._deliver(message)
-            case "get":
-                self._office.ask(self._guest(message), _record(message["get"]))
+                receiver: Any = self._directory.find(message["to"])
+                pass_on(self._foreigner(message), receiver, message["to"], message["text"])
+            case "get" if isinstance(get := _record(message["get"]), Get):
+                self._office.ask(self._requester(message), get)
             case "left":
-                if guest := self._guests.pop((message["node"], message["name"]), None):
-                    self._office.forget(guest)
-            case "record":
-                if user := self._directory.find(message["to"]):
-                    user.tell(_record(message["record"]))
+                if foreigner := self._foreigners.pop((message["node"], message["origin"]), None):
+                    self._office.forget(foreigner)
+            case "record" if record := _record(message["record"]):
+                user: Any = self._directory.find(message["to"])
+                if user and user.origin == message["origin"]:
+                    user.tell(record)
 
-    def _deliver(self, message: Message) -> None:
-        sender = _Guest(message["from"], "", "", message["node"], self)
-        receiver: Any = self._directory.find(message["to"])
-        pass_on(sender, receiver, message["to"], message["text"])
+    def _foreigner(self, message: Message) -> _Foreigner:
+        return _Foreigner(message.get("name") or message["from"], message["origin"], message["node"], self)
 
-    def _guest(self, message: Message) -> _Guest:
-        node, name = message["node"], message["name"]
-        for key, guest in list(self._guests.items()):
-            if guest.node not in self._node.others and guest.seen < time.monotonic() - ALIVE_SECONDS:
-                self._office.forget(self._guests.pop(key))
-        guest = self._guests.setdefault((node, name), _Guest(name, "", "", node, self))
-        guest.host, guest.certificate, guest.seen = message["host"], message["certificate"], time.monotonic()
-        return guest
+    def _requester(self, message: Message) -> _Foreigner:
+        """Who asks; the same object each time, as long as anything that it asked for may be open."""
+        key = message["node"], message["origin"]
+        foreigner = self._foreigners.pop(key, None) or self._foreigner(message)
+        foreigner.host, foreigner.certificate = message["host"], message["certificate"]
+        foreigner.seen = time.monotonic()
+        self._foreigners[key] = foreigner
+        while len(self._foreigners) > MAX_FOREIGN or self._oldest.seen < time.monotonic() - FOREIGN_SECONDS:
+            self._office.forget(self._foreigners.popitem(last=False)[1])
+        return foreigner
+
+    @property
+    def _oldest(self) -> _Foreigner:
+        return next(iter(self._foreigners.values()))
 
 
-def _undelivered(who: str, code: Code) -> Undelivered:
-    return Undelivered(who, code, sentence(code))
+def _rooms_of(others: list[Message]) -> Iterator[tuple[str, int]]:
+    for about in others:
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # of a version that tells something else
+            yield from [(str(name), int(count)) for name, count in about["rooms"]]
 
 
 def _text(record: Record) -> str:
     return encode(record).decode()
 
 
-def _record(text: str) -> Any:
+def _record(text: str) -> Record | None:
+    """None if it is of a kind that only a newer version knows. Raises `ProtocolError`."""
     return decode(text.encode().removeprefix(SOH).removesuffix(b"\n"))

@@ -1,11 +1,13 @@
 """A user who is here, under a name and in a room: a guest or a client, whatever its connection is like."""
 
-from greenchat.backplane.names import Lease
+import contextlib
+
+from greenchat.backplane.leases import Lease
 from greenchat.errors import Code, Refused, sentence
 from greenchat.log.log import Entry
 from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import SEND_SECONDS
-from greenchat.protocol.records import Ack, Get, Have, Hello, List, Note, Ping, Pong, Private, Record, Refuse
+from greenchat.protocol.records import Ack, Counts, Get, Have, Hello, List, Note, Ping, Pong, Private, Record, Refuse
 from greenchat.protocol.wire import Event, ServerWire, Text
 from greenchat.server.house import House
 from greenchat.server.outbox import Outbox
@@ -72,9 +74,12 @@ class Member:
             holder.expel(Code.TAKEN_OVER)
         self._take_name()
         room = self._house.rooms.find(hello.room)
-        for entries in missed(room.log, self._begin(room, hello)):
+        position, epoch = self._begin(room, hello), room.log.epoch
+        for entries in missed(room.log, position):
             self._outbox.write(b"".join(self._as_heard(entry) for entry in entries))
             self._outbox.wait(SEND_SECONDS)
+        if room.log.epoch != epoch:  # it counts in one that is over
+            raise Refused(Code.UNAVAILABLE)
         self._join(room)
 
     def leave(self) -> None:
@@ -109,13 +114,17 @@ class Member:
             case Ping():
                 self.tell(Pong())
             case List():
-                abroad = self._house.abroad
-                for rooms in self._house.rooms.listed((abroad or self._house.rooms).counts()):
+                for rooms in self._house.rooms.listed(self._counts()):
                     self.tell(rooms)
 
     def tell(self, record: Record) -> None:
         """Send a record."""
         self._outbox.write(encode(record))
+
+    @property
+    def here(self) -> bool:
+        """Whether it has its name, and has not left."""
+        return self._here
 
     @property
     def behind(self) -> bool:
@@ -153,6 +162,12 @@ class Member:
         else:
             self._house.office.ask(self, get)
 
+    def _counts(self) -> Counts:
+        if self._house.abroad:
+            with contextlib.suppress(Refused):  # then those of this server
+                return self._house.abroad.counts()
+        return self._house.rooms.counts()
+
     def _say_privately(self, who: str, text: str) -> None:
         holder = holder_of(self._house, who)
         if self._house.abroad and holder is None:
@@ -172,16 +187,14 @@ class Member:
 
     def _begin(self, room: Room, hello: Hello) -> int:
         """The position after which it hears all; it has been told, if it wants to know."""
-        if not self._tracked:
-            position = start(room.log, hello)
-            self._outbox.write(self._wire.welcome(hello))
-            self.listen = hello.listen
-            return position
-        room.log.settle()  # what it said through another connection counts
-        said = room.log.said(self.origin)
-        self._said = hello.said if said is None else said
+        if self._tracked or hello.history:
+            said = room.log.settle(self.origin)  # what it said through another connection counts
         position = start(room.log, hello)
-        self._outbox.write(self._wire.welcome(hello, room.log.epoch, position, self._said))
+        if self._tracked:
+            self._said = hello.said if said is None else said
+            self._outbox.write(self._wire.welcome(hello, room.log.epoch, position, self._said))
+        else:
+            self._outbox.write(self._wire.welcome(hello))
         self.listen = hello.listen
         return position
 

@@ -71,6 +71,18 @@ class Budget:
     flooding: BoundedSemaphore = field(default_factory=BoundedSemaphore)
     """For one flood at a time."""
 
+    def take(self, cost: int) -> bool:
+        """Have so many bytes more be handed out in this turn; whether there is room for them."""
+        if self.handed_out + cost > MAX_PASS:
+            return False
+        if not self.handed_out:
+            gevent.get_hub().loop.run_callback(self._renew)
+        self.handed_out += cost
+        return True
+
+    def _renew(self) -> None:
+        self.handed_out = 0
+
 
 class Room:
     """Everyone who hears what one of them says, in the order of a log that is one of *logs*.
@@ -92,7 +104,8 @@ class Room:
         """Whether it has been seen to that what is fresh is handed out at the end of this turn."""
         self._since_look = 0
         """Bytes placed since the last look at who is behind."""
-        self.log: Log = (logs or MemoryLogs()).open(name_key(name), weakref.proxy(self))
+        self._logs = logs or MemoryLogs()
+        self.log: Log = self._logs.open(name_key(name), weakref.proxy(self))
 
     def __len__(self) -> int:
         return len(self._members)
@@ -121,14 +134,12 @@ class Room:
         prefix = f"{sender.name}: ".encode()
         size = len(block) + block.count(b"\n") * len(prefix)
         cost = size * len(self._members)
-        if self._is_steady(sender, size) and self._budget.handed_out + cost <= MAX_PASS:
-            self._budget.handed_out += cost
+        if self._is_steady(sender, size) and self._budget.take(cost):
             self._append(sender, prefix, block, MAX_UNKEPT)
             return
         for piece in _pieces(block, len(prefix), self._most_at_once()):
             with self._budget.flooding:
-                if not self.log.later:
-                    self._let_others_catch_up()
+                self.catch_up()
                 self._append(sender, prefix, piece, MAX_PIECE)
 
     def _is_steady(self, sender: Member, size: int) -> bool:
@@ -141,7 +152,7 @@ class Room:
 
     def _append(self, sender: Member, prefix: bytes, block: bytes, unkept: int) -> None:
         """Hand *block* to the log, when no more than so many bytes have still to be placed."""
-        self.log.wait(unkept)
+        self._logs.wait(unkept)
         if sender.silenced:
             return
         lines = block.count(b"\n")
@@ -153,7 +164,7 @@ class Room:
         self._since_look += len(entry.block)
         if not self._turn_ends:
             self._turn_ends = True
-            self.log.soon(self._end_turn)
+            self._logs.soon(self._end_turn)
         begin, end = self._fresh_size, self._fresh_size + len(entry.block)
         self._fresh.append(entry.block)
         if speaker := self._by_origin.get(entry.origin):
@@ -162,10 +173,23 @@ class Room:
         if end > MAX_PIECE:  # those who spoke each get bytes of their own, which must not grow with their number
             self._flush()
 
+    @property
+    def has_much(self) -> bool:
+        """Whether so much was placed that others are to have a turn before there is more."""
+        return self._since_look > MAX_PIECE or self._since_look * len(self._members) > MAX_PASS
+
+    def hand_out(self) -> None:
+        """Hand out what was placed, and let others have a turn."""
+        self._flush()
+        next_turn()
+        self._since_look = 0
+
     def catch_up(self) -> None:
-        """Wait, for a bounded time, until nobody is behind, if much was placed."""
-        if self._since_look > MAX_PIECE or self._since_look * len(self._members) > MAX_PASS:
-            self._let_others_catch_up()
+        """Do that, and wait, for a bounded time, until nobody is behind."""
+        self.hand_out()
+        end = time.monotonic() + CATCH_UP_SECONDS
+        while any(member.behind for member in self._members) and time.monotonic() < end:
+            gevent.sleep(_LOOK_AGAIN)
 
     def restart(self) -> None:
         """Positions so far mean nothing any more: who counts them has to come again."""
@@ -174,7 +198,7 @@ class Room:
 
     def _end_turn(self) -> None:
         self._flush()
-        self._budget.handed_out, self._turn_ends = 0, False
+        self._turn_ends = False
 
     def close(self) -> None:
         """Hand out what is left."""
@@ -183,14 +207,6 @@ class Room:
     def _most_at_once(self) -> int:
         """Bytes in a piece, so that handing it out to everybody does not take long."""
         return max(MIN_PIECE, min(MAX_PIECE, MAX_PASS // max(1, len(self._members))))
-
-    def _let_others_catch_up(self) -> None:
-        self._flush()
-        next_turn()
-        self._since_look = 0
-        end = time.monotonic() + CATCH_UP_SECONDS
-        while any(member.behind for member in self._members) and time.monotonic() < end:
-            gevent.sleep(_LOOK_AGAIN)
 
     def _flush(self) -> None:
         """Never waits, so it needs no greenlet."""

@@ -30,7 +30,8 @@ class Rooms:
         """Those that were entered last at the end."""
         self._known: weakref.WeakValueDictionary[str, Room] = weakref.WeakValueDictionary()
         """These, and those that are forgotten but for somebody who still has business there."""
-        self._opening = BoundedSemaphore()
+        self._opening: weakref.WeakValueDictionary[str, BoundedSemaphore] = weakref.WeakValueDictionary()
+        """For each room that is being opened, because that may take long, and none is to be opened twice."""
 
     def find(self, name: str) -> Room:
         """The room *name*, which may be new. May wait.
@@ -39,7 +40,9 @@ class Rooms:
         """
         name = user_name(name) if name else LOBBY
         key = name_key(name)
-        room = self._open(key, name)
+        room = self._known.get(key)
+        if room is None:
+            room = self._open(key, name)
         if key not in self._rooms:
             self._make_place()
             self._rooms[key] = room
@@ -63,7 +66,8 @@ class Rooms:
             room.close()
 
     def _open(self, key: str, name: str) -> Room:
-        with self._opening:  # never one twice
+        opening = self._opening.setdefault(key, BoundedSemaphore())
+        with opening:
             room = self._known.get(key)
             if room is None:
                 room = self._known[key] = Room(name, self._logs, self._budget)

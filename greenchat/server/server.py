@@ -2,7 +2,7 @@
 
 import contextlib
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Final, Self, cast
 
 import gevent
 from gevent import socket
@@ -32,6 +32,9 @@ from greenchat.server.session import Session
 from greenchat.server.tickets import Party, TicketOffice
 
 __all__ = ["ChatServer"]
+
+
+_ANYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - what no other machine can connect to
 
 
 class ChatServer:
@@ -184,10 +187,12 @@ class ChatServer:
         )
 
     def _join(self, directory: Directory[Party]) -> Abroad | None:
-        """Be one chat with others. Raises `LogError`."""
+        """Be one chat with others. Raises `LogError`, or `ListenError` if they would not find this server."""
         if not self._node:
             return None
         addresses = self._advertise or tuple((host, self.port) for host in self.hosts)
+        if any(host in _ANYWHERE for host, _ in addresses):
+            raise ListenError(Code.CANNOT_LISTEN, "others have to know where to reach this server: give --advertise")
         abroad = Abroad(self._node, directory, self._office, self._rooms, addresses)
         self._node.start()
         return abroad

@@ -65,16 +65,28 @@ class Session:
     def run(self) -> None:
         """Serve the connection until it ends."""
         try:
-            self._serve()
-        except GreenchatError as error:
-            self.end(error.code, str(error))
+            self._serve_until_error()
             self.leave()
-            self._inlet.drain(RECEIVE_SIZE)
+            self._wait_until_gone()
         finally:
             self.leave()
             self._house.pace.leave(self.host, self._limit)
             self._inlet.close()
             self._outbox.close()
+
+    def _serve_until_error(self) -> None:
+        try:
+            self._serve()
+        except GreenchatError as error:
+            self.end(error.code, str(error))
+            self.leave()
+            self._inlet.drain(RECEIVE_SIZE)
+
+    def _wait_until_gone(self) -> None:
+        """Before the peer hears of the end: it may come back at another server, under the same name."""
+        if self._member and self._house.abroad:
+            with contextlib.suppress(Refused):
+                self._house.abroad.settle()
 
     def end(self, code: Code, text: str = "") -> None:
         """Tell the peer why, and end the connection."""

@@ -88,20 +88,20 @@ Kind = Callable[[Path], contextlib.AbstractContextManager[str]]
 @pytest.mark.parametrize("kind", [by_socket, encrypted, cluster, sentinel])
 def test_servers_are_one_chat_by_any_kind_of_redis(tmp_path: Path, kind: Kind) -> None:
     with kind(tmp_path) as url, node_of(url) as here, node_of(url) as there:
-        here.names.claim("ann", "ann", "", print)
+        here.leases.claim("ann", "ann", "", print)
         with pytest.raises(Refused) as taken:
-            there.names.claim("Ann", "eve", "", print)
+            there.leases.claim("Ann", "eve", "", print)
         assert taken.value.code == Code.NAME_TAKEN
         one, two = opened(here.logs), opened(there.logs)
         say(one, b"ann: hi", said=1)
         until(lambda: two.position == 1)
         assert everything(one) == everything(two) == [(1, b"ann: hi")]
-        assert two.said("ann") == 1
+        assert two.settle("ann") == 1
 
 
 def take_over(here: Node, move: Callable[[], object]) -> None:
     """What was said before and after has its place once."""
-    here.names.claim("ann", "ann", "", print)
+    here.leases.claim("ann", "ann", "", print)
     log = opened(here.logs)
     say(log, b"ann: 1", said=1)
     move()
@@ -153,9 +153,13 @@ def test_cluster_that_is_away_is_no_traceback(tmp_path: Path) -> None:
     [
         ("rediss://user:secret@host:1/2?password=secret", "rediss://host:1/2"),
         ("redis://:se/cr@et@host", "redis://host"),
+        ("redis://:secr?et@host", "redis://..."),
+        ("redis://:secr#et@host", "redis://host"),
+        ("redis:secret@host", "..."),
+        ("redis://host?password=s@cret", "redis://..."),
         ("redis+sentinel://:secret@one:1,two:2/chat", "redis+sentinel://one:1,two:2/chat"),
         ("unix:///run/redis.sock", "unix:///run/redis.sock"),
-        ("nonsense", "nonsense"),
+        ("nonsense", "..."),
     ],
 )
 def test_password_is_not_shown(url: str, shown: str) -> None:

@@ -8,10 +8,11 @@ from conftest import until
 from log.shelves import Audience, everything, opened, say
 from redis_server import RedisServer, needs_redis
 
+from greenchat.backplane import clients
 from greenchat.backplane import node as node_module
 from greenchat.backplane.node import Node
 from greenchat.backplane.shared_log import SharedLog
-from greenchat.backplane.store import Store
+from greenchat.backplane.store import Call, Store
 from greenchat.errors import Code, LogError, Refused
 from greenchat.log import queue
 
@@ -22,19 +23,20 @@ pytestmark = needs_redis
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "LOG_RETRY_SECONDS", 0.05)
     monkeypatch.setattr(node_module, "LOG_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(clients, "STORE_SECONDS", 0.5)
 
 
 @pytest.fixture
 def here(redis: RedisServer) -> Iterator[Node]:
     with node_of(redis.url) as node:
-        node.names.claim("ann", "ann", "", print)
+        node.leases.claim("ann", "ann", "", print)
         yield node
 
 
 @pytest.fixture
 def there(redis: RedisServer) -> Iterator[Node]:
     with node_of(redis.url) as node:
-        node.names.claim("bob", "bob", "", print)
+        node.leases.claim("bob", "bob", "", print)
         yield node
 
 
@@ -69,49 +71,49 @@ def test_order_is_one_on_all_nodes(here: Node, there: Node) -> None:
         said = [entry.said for entry in ears[0].placed if entry.origin == origin]
         assert said == list(range(1, 301))
     assert everything(one) == everything(two)
-    assert (one.said("bob"), two.said("ann")) == (300, 300)
+    assert (one.settle("bob"), two.settle("ann")) == (300, 300)
 
 
 def test_what_was_said_twice_has_one_place(here: Node) -> None:
     log = here.logs.open("lobby", heard := Audience())
     append(log, 1, 2, 2, 1, 3)
     log.append("ann", b"ann 2\nann 3\nann 4\n", 3, 4)
-    log.settle()
+    log.settle("")
     assert blocks(heard) == [b"ann 1\n", b"ann 2\n", b"ann 3\n", b"ann 4\n"]
-    log.wait(0)
+    here.logs.wait(0)
 
 
 def test_who_has_lost_its_name_is_heard_no_more(here: Node, there: Node) -> None:
-    here.names.claim("cat", "cat", "", lost := Losses())
+    here.leases.claim("cat", "cat", "", lost := Losses())
     log = here.logs.open("lobby", heard := Audience())
     append(log, 1, origin="cat")
-    log.settle()
-    there.names.claim("cat", "cat", "", print)
+    log.settle("")
+    there.leases.claim("cat", "cat", "", print)
     append(log, 2, origin="cat")
-    log.settle()
+    log.settle("")
     assert blocks(heard) == [b"cat 1\n"]
     assert set(lost) == {Code.TAKEN_OVER}
-    log.wait(0)
+    here.logs.wait(0)
 
 
 def test_who_has_no_name_is_not_heard(here: Node) -> None:
     log = here.logs.open("lobby", heard := Audience())
     append(log, 1, origin="nobody")
-    log.settle()
+    log.settle("")
     assert heard.placed == []
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
 def test_while_redis_is_away_messages_wait_and_then_all_have_one_place(mortal: RedisServer, how: str) -> None:
     with node_of(mortal.url) as here:
-        here.names.claim("ann", "ann", "", print)
-        here.names.claim("guest", "~guest", "", print)
+        here.leases.claim("ann", "ann", "", print)
+        here.leases.claim("guest", "~guest", "", print)
         told: list[bool] = []
         here.logs.watch(told.append)
         log = here.logs.open("lobby", heard := Audience())
         append(log, 1)
         log.append("~guest", b"guest 1\n", 1, 0)
-        log.settle()
+        log.settle("")
         mortal.kill() if how == "kill" else mortal.signal(signal.SIGSTOP)
         append(log, 2, 3)
         log.append("~guest", b"guest 2\nguest 3\n", 2, 0)
@@ -122,7 +124,7 @@ def test_while_redis_is_away_messages_wait_and_then_all_have_one_place(mortal: R
             opened(here.logs, "another")
         assert refused.value.code is Code.UNAVAILABLE
         mortal.start() if how == "kill" else mortal.signal(signal.SIGCONT)
-        log.wait(0)
+        here.logs.wait(0)
         assert blocks(heard) == [
             b"ann 1\n", b"guest 1\n", b"ann 2\n", b"ann 3\n", b"guest 2\nguest 3\n", b"ann 4\n",
         ]  # fmt: skip
@@ -142,18 +144,18 @@ def test_answer_that_was_lost_does_not_double_what_was_said(here: Node, monkeypa
         return results
 
     monkeypatch.setattr(Store, "run", run_and_lose_the_answer)
-    here.names.of("ann")
+    here.leases.of("ann")
     append(log, 1, 2, 3)
-    log.wait(0)
+    here.logs.wait(0)
     assert blocks(heard) == [b"ann 1\n", b"ann 2\n", b"ann 3\n"]
 
 
 def test_log_that_redis_has_lost_begins_anew(mortal: RedisServer) -> None:
     with node_of(mortal.url) as here:
-        here.names.claim("ann", "ann", "", lost := Losses())
+        here.leases.claim("ann", "ann", "", lost := Losses())
         log = here.logs.open("lobby", heard := Audience())
         append(log, 1, 2)
-        log.settle()
+        log.settle("")
         epoch = log.epoch
         mortal.kill()
         mortal.forget()
@@ -162,9 +164,9 @@ def test_log_that_redis_has_lost_begins_anew(mortal: RedisServer) -> None:
         assert log.epoch != epoch
         assert (log.position, everything(log)) == (0, [])
         until(lambda: lost)
-        here.names.claim("ann", "ann", "", print)
+        here.leases.claim("ann", "ann", "", print)
         append(log, 1)
-        log.settle()
+        log.settle("")
         assert blocks(heard)[2:] == [b"ann 1\n"]
 
 
@@ -173,27 +175,85 @@ def test_log_of_which_redis_has_lost_the_end_begins_anew_though_others_have_gone
 ) -> None:
     log = here.logs.open("lobby", heard := Audience())
     append(log, 1, 2)
-    log.settle()
+    log.settle("")
     redis.command("XDEL", log.stream, f"{log.epoch}-2")
     redis.command("XSETID", log.stream, f"{log.epoch}-1")
     redis.command("HSET", "{greenchat}:room:lobby", "position", "1")
     other = there.logs.open("lobby", Audience())
     append(other, 1, origin="bob")
-    other.settle()
+    other.settle("")
     here.logs.check()
     assert heard.restarts == 1
-    other.settle()
+    other.settle("")
     assert other.epoch == log.epoch
+
+
+def test_room_that_has_begun_anew_elsewhere_is_heard_here(redis: RedisServer, here: Node, there: Node) -> None:
+    """Nobody here says anything who would be told."""
+    one, two = here.logs.open("lobby", Audience()), there.logs.open("lobby", ears := Audience())
+    append(one, 1)
+    one.settle("")
+    redis.command("DEL", "{greenchat}:room:lobby", one.stream)
+    append(one, 2)
+    until(lambda: ears.restarts == 1)
+    until(lambda: blocks(ears)[-1:] == [b"ann 2\n"])
+    assert one.epoch == two.epoch
+
+
+def test_log_that_has_gone_back_behind_where_it_was_opened_begins_anew(redis: RedisServer, here: Node) -> None:
+    first = here.logs.open("lobby", Audience())
+    append(first, 1, 2, 3)
+    first.settle("")
+    log = here.logs.open("lobby", heard := Audience())
+    redis.command("HSET", "{greenchat}:room:lobby", "position", "2")
+    log.verify()
+    assert (heard.restarts, log.position) == (1, 0)
+
+
+def test_epoch_never_goes_back(redis: RedisServer, here: Node) -> None:
+    log = here.logs.open("lobby", Audience())
+    redis.command("HSET", "{greenchat}:room:lobby", "epoch", "1")
+    epoch = log.epoch
+    log.verify()
+    assert int(log.epoch) > int(epoch)
+
+
+def test_entries_of_an_epoch_that_is_over_are_not_placed(here: Node) -> None:
+    log = here.logs.open("lobby", heard := Audience())
+    fields = {b"b": b"bob 1\n", b"l": b"1", b"o": b"bob", b"s": b"1"}
+    log.place_all([(f"{int(log.epoch) - 1}-1", fields)])
+    assert (heard.placed, log.position) == ([], 0)
+
+
+def test_what_is_gone_before_it_was_read_is_told(redis: RedisServer, here: Node) -> None:
+    log = here.logs.open("lobby", heard := Audience())
+    redis.command("XADD", log.stream, f"{log.epoch}-7", "b", "x", "l", "1", "o", "bob", "s", "0")
+    until(lambda: heard.restarts == 1)
+    assert [entry.position for entry in heard.placed] == [7]
+    assert log.begin == 6
+
+
+def test_what_was_said_first_is_placed_first_though_it_was_refused_at_first(here: Node) -> None:
+    """As for want of memory, of which there was some for the next."""
+    log = here.logs.open("lobby", heard := Audience())
+    lease = here.leases.of("ann")
+    assert lease
+    calls = list[Call]()
+    here.pipeline.submit = lambda command, size=1: calls.append(command.build())  # type: ignore[method-assign]
+    append(log, 1, 2)
+    run = here.pipeline.store.one
+    assert [run(calls[at]) for at in (1, 0, 1, 1)] == [b"gap", 1, 2, b"known"]
+    until(lambda: blocks(heard) == [b"ann 1\n", b"ann 2\n"])
 
 
 def test_many_lines_are_trimmed(redis: RedisServer) -> None:
     node = Node(redis.url, kept=100)
     node.start()
-    node.names.claim("ann", "ann", "", print)
+    node.leases.claim("ann", "ann", "", print)
     log = opened(node.logs)
     for number in range(1, 1001):
         say(log, b"%d" % number, said=number)
-    log.settle()
+    log.settle("")
     assert 800 <= log.begin <= 900  # Redis trims whole parts of a stream
     assert [line for _, line in everything(log, log.begin)][-1] == b"1000"
     node.close()
@@ -203,11 +263,11 @@ def test_what_is_in_redis_and_not_placed_here_yet_is_not_read(here: Node, there:
     """Or who comes back in that moment would hear it twice."""
     other = there.logs.open("lobby", Audience())
     append(other, 1, origin="bob")
-    other.settle()
+    other.settle("")
     log = here.logs.open("lobby", Audience())
     here.logs.streams = dict  # type: ignore[method-assign]  # nothing is read from now on
     here._wake()
     gevent.sleep(0.05)
     append(other, 2, origin="bob")
-    other.settle()
+    other.settle("")
     assert [entry.block for entry in log.read(0)] == [b"bob 1\n"]

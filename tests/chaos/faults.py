@@ -44,9 +44,10 @@ def kill_redis(world: World, chance: random.Random) -> str:
     """It has all on its disk."""
     assert isinstance(world, Nodes)
     seconds = chance.uniform(0, 3)
-    world.redis.kill()
-    gevent.sleep(seconds)
-    world.redis.start()
+    with world.redis_is_mine:
+        world.redis.kill()
+        gevent.sleep(seconds)
+        world.redis.start()
     return f"Redis was killed for {seconds:.1f} s"
 
 
@@ -54,10 +55,34 @@ def pause_redis(world: World, chance: random.Random) -> str:
     """Sometimes for longer than anybody waits for it."""
     assert isinstance(world, Nodes)
     seconds = chance.choice([0.3, 2, 6])
-    world.redis.signal(signal.SIGSTOP)
-    gevent.sleep(seconds)
-    world.redis.signal(signal.SIGCONT)
+    with world.redis_is_mine:
+        world.redis.signal(signal.SIGSTOP)
+        gevent.sleep(seconds)
+        world.redis.signal(signal.SIGCONT)
     return f"Redis was stopped for {seconds} s"
+
+
+def lose_redis(world: World, chance: random.Random) -> str:
+    """What it was told last is lost, though it was acknowledged: as when a replica takes over that was behind."""
+    assert isinstance(world, Nodes)
+    seconds = chance.uniform(0.3, 2)
+    with world.redis_is_mine:
+        world.redis.keep()
+        gevent.sleep(seconds)
+        world.redis.kill()
+        world.redis.go_back()
+        world.redis.start()
+    return f"Redis lost all of {seconds:.1f} s"
+
+
+def jump_redis(world: World, chance: random.Random) -> str:
+    """Its clock is wrong for a moment, by up to two hours: all nodes count as dead, or none would for long."""
+    assert isinstance(world, Nodes)
+    seconds = chance.randint(-7200, 7200)
+    with world.redis_is_mine:
+        world.shift_leases(seconds)
+    gevent.sleep(chance.uniform(0.2, 2))
+    return f"the clock of Redis was put {seconds:+d} s wrong"
 
 
 def part(world: World, chance: random.Random) -> str:
@@ -127,6 +152,8 @@ OF_NODES: tuple[Fault, ...] = (
     pause_server,
     kill_redis,
     pause_redis,
+    lose_redis,
+    jump_redis,
     part,
     cut,
     delay,

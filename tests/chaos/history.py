@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Witness", "violations"]
+__all__ = ["Witness", "gaps", "violations"]
 
 
 @dataclass
@@ -11,11 +11,14 @@ class Witness:
     """One user: from which position on it heard, all it heard of others, all it said."""
 
     name: str
+    room: str = "lobby"
     begin: int = 0
     heard: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     lost: int = 0
     """Lines that it was told were lost for good."""
+    anew: int = 0
+    """Times that it was told that nobody knows what is lost, because the room has begun anew."""
 
 
 def violations(log: Sequence[str], witnesses: Iterable[Witness]) -> list[str]:
@@ -36,6 +39,17 @@ def violations(log: Sequence[str], witnesses: Iterable[Witness]) -> list[str]:
             [own + text for text in witness.said],
             [line for line in log if line.startswith(own)],
         )
+    return found
+
+
+def gaps(log: Sequence[str], runs: Iterable[Sequence[str]]) -> list[str]:
+    """What is not as promised in what guests heard, each by one connection: a part of the *log*, without a hole."""
+    places, found = {line: place for place, line in enumerate(log)}, list[str]()
+    for run in runs:
+        if strange := [line for line in run if line not in places]:
+            found.append(f"a guest heard {len(strange)} lines that are not in the log, {strange[0]!r} first")
+        elif run and [places[line] for line in run] != list(range(places[run[0]], places[run[0]] + len(run))):
+            found.append(f"a guest heard {len(run)} lines from {run[0]!r} on, but not all that are in the log")
     return found
 
 

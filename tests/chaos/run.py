@@ -9,13 +9,15 @@ import secrets
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent.parent)]
 
 import gevent
-from chaos.faults import Fault, possible
-from chaos.world import Disk, Nodes, World, settled, users_of
+from chaos.faults import Fault, lose_redis, possible
+from chaos.history import gaps
+from chaos.world import Disk, Guest, Nodes, User, World, guests_of, settled, users_of
 
 from greenchat.client import connection, session
 from greenchat.net import raise_descriptor_limit
@@ -23,6 +25,7 @@ from greenchat.net import raise_descriptor_limit
 __all__ = ["rounds"]
 
 USERS = 12
+GUESTS = 2
 ROUNDS = 100
 AT_ONCE = 2
 """Faults in one round, at the same time."""
@@ -31,27 +34,47 @@ AT_ONCE = 2
 def rounds(world: World, faults: tuple[Fault, ...], count: int, seed: int) -> list[str]:
     """What was not as promised in so many rounds."""
     chance = random.Random(seed)
-    found = list[str]()
-    with users_of(world, USERS) as users:
+    with users_of(world, USERS) as users, guests_of(world, GUESTS) as guests:
         for number in range(1, count + 1):
             began = time.monotonic()
             for machine in world.machines:
                 machine.start()  # it ends by itself if there is no Redis when it starts
             for user in users:
                 user.resume()
-            gevent.sleep(chance.uniform(0.2, 1))
             chosen = chance.sample(faults, chance.randint(1, AT_ONCE))
-            seeds = [chance.randrange(2**32) for _ in chosen]
-            doing = [gevent.spawn(fault, world, random.Random(seed)) for fault, seed in zip(chosen, seeds, strict=True)]
-            gevent.joinall(doing, raise_error=True)
-            gevent.sleep(chance.uniform(0.2, 1))
-            violated = settled(world, users)
+            what = happen(world, chosen, chance)
+            violated = settled(world, users) + told_too_much(users, guests, world, lossy=lose_redis in chosen)
             lines, took = sum(len(user.witness.said) for user in users), time.monotonic() - began
-            what = "; ".join(str(each.value) for each in doing)
             print(f"round {number}: {what}; all was well after {took:.1f} s, {lines} lines so far", flush=True)
             if violated:
                 return [f"round {number}: {each}" for each in violated]
-    return found
+    return []
+
+
+def happen(world: World, chosen: Sequence[Fault], chance: random.Random) -> str:
+    """Have all *chosen* faults happen at once; what they did."""
+    gevent.sleep(chance.uniform(0.2, 1))
+    seeds = [chance.randrange(2**32) for _ in chosen]
+    doing = [gevent.spawn(fault, world, random.Random(seed)) for fault, seed in zip(chosen, seeds, strict=True)]
+    gevent.joinall(doing, raise_error=True)
+    gevent.sleep(chance.uniform(0.2, 1))
+    return "; ".join(str(each.value) for each in doing)
+
+
+def told_too_much(users: list[User], guests: list[Guest], world: World, *, lossy: bool) -> list[str]:
+    """Who was told of a loss that was none, and guests who have missed something.
+
+    After a round that was *lossy* each user has begun anew by itself, and guests have to, as nobody tells them.
+    """
+    told = [user.witness for user in users if user.witness.anew]
+    for witness in told:
+        witness.anew = 0
+    if lossy:
+        for guest in guests:
+            guest.start_anew()
+        return []
+    found = [f"{witness.name} was told that all has begun anew" for witness in told]
+    return found + gaps(world.log("lobby"), [run for guest in guests for run in guest.runs])
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ from greenchat.client import connection
     ("make_world", "what"),
     [
         pytest.param(Nodes, (faults.kill_server, faults.kill_redis), marks=needs_redis, id="nodes, killed"),
+        pytest.param(Nodes, (faults.lose_redis, faults.jump_redis), marks=needs_redis, id="nodes, a loss"),
         pytest.param(Nodes, (faults.cut, faults.restart_server), marks=needs_redis, id="nodes, cut off and restarted"),
         pytest.param(Disk, (faults.kill_server, faults.restart_server), id="disk"),
     ],

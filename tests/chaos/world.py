@@ -1,6 +1,7 @@
 """Servers that things happen to, and users who chat meanwhile."""
 
 import contextlib
+import itertools
 import shutil
 import signal
 import sys
@@ -15,15 +16,20 @@ import gevent.pool
 from chaos.history import Witness, violations
 from chaos.village import Namespace, Village
 from gevent import socket, subprocess
+from gevent.lock import BoundedSemaphore
 from programs import TOP
 from redis_server import RedisServer
 
 from greenchat import ChatClient
+from greenchat.backplane.leases import NODES
+from greenchat.backplane.scripts import PREFIX
 from greenchat.backplane.store import Store
+from greenchat.client.place import Place
+from greenchat.errors import ServerGone
 from greenchat.log.database import Database, Kept
 from greenchat.net import listen
 
-__all__ = ["Disk", "Machine", "Nodes", "Street", "User", "World", "settled", "users_of"]
+__all__ = ["Disk", "Guest", "Machine", "Nodes", "Street", "User", "World", "settled", "users_of"]
 
 RATE = 10
 """Messages a second that each user says."""
@@ -140,8 +146,8 @@ class World(Protocol):
 
     machines: list[Machine]
 
-    def log(self) -> list[str]:
-        """All that was said, in its order."""
+    def log(self, room: str) -> list[str]:
+        """All that was said there, in its order."""
 
     def close(self) -> None:
         """End all."""
@@ -156,6 +162,8 @@ class Nodes:
     def __init__(self, count: int = 3, *, apart: bool = False) -> None:
         self._home = Path(tempfile.mkdtemp(prefix="greenchat-chaos-"))
         self.redis = RedisServer()
+        self.redis_is_mine = BoundedSemaphore()
+        """For who does something to it, one at a time."""
         self.village = Village(count) if apart and Village.can_be() else None
         host = Village.REDIS if self.village else "127.0.0.1"
         self.streets = [Street(self.redis.port, host) for _ in range(count)]
@@ -168,15 +176,26 @@ class Nodes:
             for number, street in enumerate(self.streets)
         ]  # fmt: skip
 
-    def log(self) -> list[str]:
-        store, lines, after = Store(self.redis.url), list[str](), "0"
-        while answer := store.range("{greenchat}:log:lobby", after):
+    def log(self, room: str) -> list[str]:
+        store, lines = Store(self.redis.url), list[str]()
+        (epoch,) = store.fields(f"{PREFIX}room:{room}", ["epoch"])
+        after = f"{epoch}-0"
+        while answer := store.range(f"{PREFIX}log:{room}", after):
             after = answer[-1][0]
             for number, fields in answer:
                 lines += fields[b"b"].decode().split("\n")[:-1]
-                assert int(number.partition("-")[2]) == len(lines), "the log has a gap, or has begun anew"
+                assert number == f"{epoch}-{len(lines)}", "the log has a gap"
         store.close()
         return lines
+
+    def shift_leases(self, seconds: int) -> None:
+        """Have all nodes be alive for so much longer, or shorter."""
+        store = Store(self.redis.url)
+        server = store._client.server
+        for node, told in server.hgetall(NODES).items():
+            ends, _, about = told.partition(b" ")
+            server.hset(NODES, node, b"%d %s" % (int(ends) + 1000 * seconds, about))
+        store.close()
 
     def close(self) -> None:
         for machine in self.machines:
@@ -198,9 +217,9 @@ class Disk:
         self._home = Path(tempfile.mkdtemp(prefix="greenchat-chaos-"))
         self.machines = [Machine("--data", str(self._home), clock=self._home / "clock")]
 
-    def log(self) -> list[str]:
+    def log(self, room: str) -> list[str]:
         database, lines = Database(self._home / "messages.db", Kept()), list[str]()
-        while entries := database.read("lobby", len(lines)):
+        while entries := database.read(room, len(lines)):
             for entry in entries:
                 lines += entry.block.decode().split("\n")[:-1]
         database.close()
@@ -217,18 +236,21 @@ class Disk:
 class User:
     """Says one message after the other for as long as it is *talking*, and keeps all it hears."""
 
-    def __init__(self, name: str, servers: list[tuple[str, int]], home: Path) -> None:
-        self.witness = Witness(name)
+    def __init__(self, name: str, room: str, servers: list[tuple[str, int]], home: Path) -> None:
+        self.witness = Witness(name, room)
+        self._number = 0
+        self._acknowledged = 0
+        """Of what it had said when its connection was lost last."""
+        self._old = 0
+        """Messages that have come and not been heard, of an epoch that is over."""
         host, port = servers[0]
         self.client = ChatClient(
-            name, port, host=host, others=servers[1:], insecure=True,
-            share=home, into=home, reconnect=True, on_back=self._on_back,
+            name, port, host=host, others=servers[1:], insecure=True, room=room,
+            share=home, into=home, reconnect=True, on_lost=self._on_lost, on_back=self._on_back,
         )  # fmt: skip
         self.talking = False
         self.client.start()
-        place = self.client._connection._place
-        assert place
-        self.witness.begin = place._position
+        self.witness.begin = self._place._position
         self._listening = gevent.spawn(self._listen)
         self._talking = gevent.spawn(self._talk)
 
@@ -244,17 +266,71 @@ class User:
 
     def _talk(self) -> None:
         while self.talking:
-            text = str(len(self.witness.said))
-            self.witness.said.append(text)
-            self.client.send(text, wait=True)
+            self._number += 1
+            self.client.send(str(self._number), wait=True)
+            self.witness.said.append(str(self._number))
             gevent.sleep(1 / RATE)
 
     def _listen(self) -> None:
         for message in self.client.messages():
-            self.witness.heard.append(str(message))
+            if self._old:
+                self._old -= 1
+            else:
+                self.witness.heard.append(str(message))
+
+    def _on_lost(self, _gone: ServerGone) -> None:
+        self._acknowledged = len(self.witness.said) - self._place.unplaced
 
     def _on_back(self, lost: int | None) -> None:
-        self.witness.lost += 1_000_000 if lost is None else lost
+        if lost is not None:
+            self.witness.lost += lost
+            return
+        inbox = self.client._inbox
+        self._old = len(inbox._lines) + sum(block.count(b"\n") for block in inbox._blocks)
+        self.witness.anew += 1
+        self.witness.begin = self._place._position
+        self.witness.heard.clear()
+        del self.witness.said[: self._acknowledged]
+        self._acknowledged = 0
+
+    @property
+    def _place(self) -> Place:
+        place = self.client._connection._place
+        assert place
+        return place
+
+
+class Guest:
+    """Hears what is said in the lobby, at whatever server answers, and keeps that of each connection apart."""
+
+    def __init__(self, name: str, servers: list[tuple[str, int]]) -> None:
+        self.runs: list[list[str]] = []
+        self._name, self._servers = name, itertools.cycle(servers)
+        self._listening = gevent.spawn(self._listen)
+
+    def close(self) -> None:
+        self._listening.kill()
+
+    def start_anew(self) -> None:
+        """Forget what was heard, and come by another connection."""
+        self.close()
+        self.runs.clear()
+        self._listening = gevent.spawn(self._listen)
+
+    def _listen(self) -> None:
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(next(self._servers), timeout=2) as sock:
+                sock.settimeout(None)
+                sock.sendall(f"{self._name}\n".encode())
+                self._hear(sock)
+            gevent.sleep(0.3)
+
+    def _hear(self, sock: socket.socket) -> None:
+        run, rest = list[str](), b""
+        self.runs.append(run)
+        while data := sock.recv(65536):
+            *lines, rest = (rest + data).split(b"\n")
+            run += [line.decode() for line in lines if not line.startswith(b"error: ")]
 
 
 @contextlib.contextmanager
@@ -268,7 +344,8 @@ def users_of(world: World, count: int) -> Iterator[list[User]]:
             until(lambda: _answers(machine.address), "a server did not come up")  # noqa: B023 - called at once
         for number in range(count):
             first = number % len(servers)
-            users.append(User(f"u{number}", servers[first:] + servers[:first], home))
+            room = "tea" if number % 3 == 2 else "lobby"
+            users.append(User(f"u{number}", room, servers[first:] + servers[:first], home))
         yield users
     finally:
         for user in users:
@@ -276,20 +353,36 @@ def users_of(world: World, count: int) -> Iterator[list[User]]:
         shutil.rmtree(home)
 
 
+@contextlib.contextmanager
+def guests_of(world: World, count: int) -> Iterator[list[Guest]]:
+    """So many guests, each first at another machine."""
+    servers = [machine.address for machine in world.machines]
+    guests = [Guest(f"g{number}", servers[number:] + servers[:number]) for number in range(count)]
+    try:
+        yield guests
+    finally:
+        for guest in guests:
+            guest.close()
+
+
 def settled(world: World, users: list[User]) -> list[str]:
     """What is not as promised, once all that was said has come to all."""
     for user in users:
         user.talking = False
     until(lambda: not any(user.client.unplaced for user in users), "not all that was said had a place")
-    log = world.log()
-    due = {user: len(log) - user.witness.begin - _own(log[user.witness.begin :], user) for user in users}
+    logs = {room: world.log(room) for room in {user.witness.room for user in users}}
     with contextlib.suppress(AssertionError):  # the violations say it better
-        until(lambda: all(len(user.witness.heard) >= due[user] for user in users), "not all was heard", 20)
-    return violations(log, [user.witness for user in users])
+        until(lambda: all(_has_heard(user.witness, logs) for user in users), "not all was heard", 20)
+    return [
+        each
+        for room, log in logs.items()
+        for each in violations(log, [user.witness for user in users if user.witness.room == room])
+    ]
 
 
-def _own(log: list[str], user: User) -> int:
-    return sum(line.startswith(f"{user.witness.name}: ") for line in log)
+def _has_heard(witness: Witness, logs: dict[str, list[str]]) -> bool:
+    due = [line for line in logs[witness.room][witness.begin :] if not line.startswith(f"{witness.name}: ")]
+    return len(witness.heard) >= len(due)
 
 
 def _answers(address: tuple[str, int]) -> bool:

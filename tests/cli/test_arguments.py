@@ -33,7 +33,7 @@ BAD_RATES = [
 
 @pytest.mark.parametrize("text", BAD_RATES)
 def test_rate_that_is_none_is_wrong_usage(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match=r"no rate of at least 160K: give 500K, or 2M") as wrong:
+    with pytest.raises(argparse.ArgumentTypeError, match=r"no rate of at least 160K: give one, such as 2M") as wrong:
         arguments.rate(text)
     assert len(str(wrong.value)) < 100
 

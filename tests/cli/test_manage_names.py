@@ -2,6 +2,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from backplane.nodes import node_of
+from redis_server import RedisServer, needs_redis
 
 from greenchat import cli
 from greenchat.errors import Code, Refused
@@ -44,6 +46,22 @@ def test_name_is_freed(run: Run, registry: Registry) -> None:
     assert run("free", "ANN") == (0, "", "")
     assert registry.names() == []
     assert run("free", "ann") == (1, "", "nobody owns ann\n")
+
+
+@needs_redis
+def test_name_is_freed_on_a_backplane_too(run: Run, redis: RedisServer) -> None:
+    with node_of(redis.url) as node:
+        node.leases.release(node.leases.claim("ann", "ann", "key", print))
+        node.pipeline.queue.settle()
+        assert run("free", "ann") == (1, "", "nobody owns ann\n")
+        assert run("free", "ann", "--backplane", redis.url) == (0, "", "")
+        node.leases.claim("ann", "other", "key2", print)
+
+
+def test_backplane_where_a_name_cannot_be_freed_is_told(run: Run) -> None:
+    status, _, err = run("free", "ann", "--backplane", "redis://127.0.0.1:1")
+    assert status == 1
+    assert err.startswith("cannot use the backplane redis://127.0.0.1:1: ")
 
 
 @pytest.mark.parametrize("what", [KEY, "192.0.2.1"])

@@ -1,6 +1,7 @@
 """Logs to test, and somebody to hear them."""
 
 from conftest import until
+from gevent.event import Event
 
 from greenchat.log.log import Entry, Log, Logs
 
@@ -9,14 +10,20 @@ class Audience:
     """Keeps what it is told."""
 
     def __init__(self) -> None:
+        self.has_much = False
+        self.caught_up = Event()
+        self.caught_up.set()
         self.placed: list[Entry] = []
         self.restarts = 0
 
     def place(self, entry: Entry) -> None:
         self.placed.append(entry)
 
-    def catch_up(self) -> None:
+    def hand_out(self) -> None:
         pass
+
+    def catch_up(self) -> None:
+        self.caught_up.wait()
 
     def restart(self) -> None:
         self.restarts += 1

@@ -34,6 +34,20 @@ def database(path: Path) -> Iterator[Database]:
     one.close()
 
 
+def test_commit_is_on_the_disk_when_it_returns(database: Database) -> None:
+    """So that not even a loss of power takes it back; SQLite's number for FULL is 2."""
+    assert database._db.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_nothing_is_committed_to_a_file_that_was_removed(database: Database, path: Path, *, replaced: bool) -> None:
+    path.unlink()
+    if replaced:
+        path.touch()
+    with pytest.raises(FileNotFoundError):
+        database.commit([row(1)])
+
+
 def test_room_of_which_nothing_is_known(database: Database) -> None:
     assert database.state("lobby")[1:] == (0, 0)
     assert (blocks(database), database.said("ann")) == ([], None)
@@ -141,7 +155,8 @@ def test_speakers_are_bounded(database: Database, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(time, "time", lambda: float(second))  # noqa: B023 - called before the next
         database.commit([row(second + 1)])
         rows = [(f"{second} {number}", 1, second) for number in range(1000)]
-        database._db.executemany("INSERT INTO speakers VALUES (?, ?, ?)", rows)
+        with database._change():
+            database._db.executemany("INSERT INTO speakers VALUES (?, ?, ?)", rows)
     database.tidy()
     assert database._count("SELECT count(*) FROM speakers") <= MAX_SPEAKERS + 1000
     assert (database.said("0 0"), database.said("66 999")) == (None, 1)

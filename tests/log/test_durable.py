@@ -33,9 +33,9 @@ def test_log_goes_on_where_it_was(tmp_path: Path) -> None:
     with contextlib.closing(DurableLogs(tmp_path)) as logs:
         second = opened(logs)
         assert (second.epoch, second.position, second.begin) == (first.epoch, 2, 0)
-        assert (everything(second), second.said("ann")) == ([(1, b"a"), (2, b"b")], 2)
+        assert (everything(second), second.settle("ann")) == ([(1, b"a"), (2, b"b")], 2)
         say(second, b"c", said=3)
-        assert (everything(second, 1), second.said("ann")) == ([(2, b"b"), (3, b"c")], 3)
+        assert (everything(second, 1), second.settle("ann")) == ([(2, b"b"), (3, b"c")], 3)
 
 
 def test_more_is_read_than_memory_holds(logs: DurableLogs) -> None:
@@ -43,7 +43,7 @@ def test_more_is_read_than_memory_holds(logs: DurableLogs) -> None:
     lines = [b"%d" % number for number in range(3 * TAIL_LINES)]
     for at in range(0, len(lines), 8):
         log.append("ann", b"\n".join(lines[at : at + 8]) + b"\n", 8, 0)
-    log.settle()
+    log.settle("")
     assert [line for _, line in everything(log)] == lines
 
 
@@ -52,7 +52,7 @@ def test_log_begins_later_when_it_has_forgotten_some(tmp_path: Path) -> None:
         log = opened(logs)
         for number in range(300):
             log.append("ann", b"%d\n" % number, 1, 0)
-        log.settle()
+        log.settle("")
         assert log.begin == 200
         assert everything(log)[0] == (201, b"200")
 
@@ -109,8 +109,27 @@ def test_full_disk_makes_messages_wait(logs: DurableLogs, monkeypatch: pytest.Mo
     until(lambda: told)
     assert (told, log.position) == ([False], 1)
     logs._writer._db.execute("PRAGMA max_page_count = 100000")
-    log.settle()
+    log.settle("")
     assert (told, log.position, len(everything(log))) == ([False, True], 21, 21)
+
+
+def test_journal_is_cut_when_nothing_can_be_written_and_after_a_crash(tmp_path: Path) -> None:
+    """It may be what fills the disk."""
+    journal = tmp_path / "messages.db-wal"
+    with contextlib.closing(DurableLogs(tmp_path)) as logs:
+        log = opened(logs)
+        say(log, b"x" * 100_000)
+        crashed = journal.read_bytes()
+        assert crashed
+        pages = logs._writer._db.execute("PRAGMA page_count").fetchone()[0]
+        logs._writer._db.execute(f"PRAGMA max_page_count = {pages}")
+        log.append("ann", b"x" * 500_000 + b"\n", 1, 0)
+        until(lambda: not logs.queue.works)
+        until(lambda: journal.stat().st_size == 0)
+    journal.write_bytes(crashed)
+    with contextlib.closing(DurableLogs(tmp_path)) as logs:
+        assert journal.stat().st_size == 0
+        assert len(everything(opened(logs))) == 1
 
 
 def test_who_asks_a_disk_that_fails_is_refused(logs: DurableLogs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +141,7 @@ def test_who_asks_a_disk_that_fails_is_refused(logs: DurableLogs, monkeypatch: p
 
     monkeypatch.setattr(Database, "said", fail)
     with pytest.raises(Refused) as refused:
-        log.said("bob")
+        log.settle("bob")
     assert refused.value.code is Code.UNAVAILABLE
 
 
@@ -131,11 +150,12 @@ import sys
 from pathlib import Path
 from log.shelves import opened
 from greenchat.log.durable import DurableLogs
-log = opened(DurableLogs(Path(sys.argv[1])))
+logs = DurableLogs(Path(sys.argv[1]))
+log = opened(logs)
 while True:
     for _ in range(5):
         log.append("ann", b"%d\\n" % log._appended, 1, 0)
-    log.wait(10)
+    logs.wait(10)
     print(log.position, flush=True)
 """
 
@@ -174,5 +194,5 @@ def test_what_is_on_the_disk_and_not_placed_yet_is_not_read(logs: DurableLogs, m
     until(lambda: len(logs.look_up(Database.read, "lobby", 0)) == 2)
     assert [entry.block for entry in log.read(0)] == [b"a\n"]
     waiting.set()
-    log.settle()
+    log.settle("")
     assert [entry.block for entry in log.read(0)] == [b"a\n", b"b\n"]

@@ -32,7 +32,7 @@ def shared(redis: RedisServer) -> Iterator[Logs]:
     with contextlib.closing(Node(redis.url)) as node:
         node.start()
         for name in ("ann", "bob", *(f"n{number}" for number in range(7))):
-            node.names.claim(name, name, "", print)
+            node.leases.claim(name, name, "", print)
         yield node.logs
 
 
@@ -44,7 +44,7 @@ def logs(request: pytest.FixtureRequest) -> Logs:
 
 def test_new_log_is_empty(logs: Logs) -> None:
     log = opened(logs)
-    assert (log.position, log.begin, everything(log), log.said("ann")) == (0, 0, [], None)
+    assert (log.position, log.begin, everything(log), log.settle("ann")) == (0, 0, [], None)
 
 
 def test_what_is_appended_is_placed_in_order_and_can_be_read(logs: Logs) -> None:
@@ -52,7 +52,7 @@ def test_what_is_appended_is_placed_in_order_and_can_be_read(logs: Logs) -> None
     log = logs.open("lobby", audience)
     log.append("ann", b"ann: 1\nann: 2\n", 2, 2)
     log.append("bob", b"bob: 1\n", 1, 0)
-    log.settle()
+    log.settle("")
     assert audience.placed == [Entry(2, 2, b"ann: 1\nann: 2\n", "ann", 2), Entry(3, 1, b"bob: 1\n", "bob", 0)]
     assert log.read(0) == audience.placed
     assert (log.position, log.begin) == (3, 0)
@@ -65,7 +65,7 @@ def test_order_of_what_is_appended_is_the_order_of_the_log(logs: Logs, lines: in
     blocks = [b"".join(b"%d.%d\n" % (number, line) for line in range(lines)) for number in range(200)]
     for number, block in enumerate(blocks):
         log.append(f"n{number % 7}", block, lines, 0)
-    log.wait(0)
+    logs.wait(0)
     assert [entry.block for entry in audience.placed] == blocks
     assert [entry.position for entry in audience.placed] == [lines * (number + 1) for number in range(200)]
     said = b"".join(blocks).split(b"\n")[:-1]
@@ -89,7 +89,7 @@ def test_log_knows_how_much_was_said_by_those_with_a_session(logs: Logs) -> None
     log = opened(logs)
     say(log, b"x", origin="ann", said=7)
     say(log, b"x", origin="bob", said=3)
-    assert (log.said("ann"), log.said("bob"), log.said("cat")) == (7, 3, None)
+    assert (log.settle("ann"), log.settle("bob"), log.settle("cat")) == (7, 3, None)
 
 
 def test_logs_are_apart(logs: Logs) -> None:
@@ -106,9 +106,25 @@ def test_many_lines_are_kept(logs: Logs) -> None:
     assert everything(log) == [(number + 1, b"%d" % number) for number in range(TAIL_LINES)]
 
 
+def test_room_whose_members_are_behind_holds_up_no_other(logs: Logs) -> None:
+    slow = Audience()
+    noise, quiet = logs.open("noise", slow), opened(logs, "quiet")
+    slow.has_much = True
+    slow.caught_up.clear()
+    blocks = [b"%d\n" % number for number in range(20)]
+    for block in blocks[:10]:
+        noise.append("ann", block, 1, 0)
+    say(quiet, b"hello", origin="bob")
+    slow.caught_up.set()
+    for block in blocks[10:]:
+        noise.append("ann", block, 1, 0)
+    noise.settle("")
+    assert [entry.block for entry in slow.placed] == blocks
+
+
 def test_nothing_waits_when_all_is_placed(logs: Logs) -> None:
     log = opened(logs)
     say(log, b"x")
-    log.wait(0)
-    log.settle()
+    logs.wait(0)
+    log.settle("")
     logs.settle(0.001)

@@ -15,7 +15,7 @@ def test_speakers_are_bounded() -> None:
     log = opened(MemoryLogs())
     for number in range(MAX_SPEAKERS + 1):
         say(log, b"x", origin=str(number), said=1)
-    assert (log.said("0"), log.said("1"), log.said(str(MAX_SPEAKERS))) == (None, 1, 1)
+    assert (log.settle("0"), log.settle("1"), log.settle(str(MAX_SPEAKERS))) == (None, 1, 1)
 
 
 def test_log_that_is_opened_again_begins_anew() -> None:

@@ -11,12 +11,16 @@ from redis_server import RedisServer, needs_redis
 from greenchat import ChatClient, ChatServer
 from greenchat.backplane import node as node_module
 from greenchat.backplane.node import Node
+from greenchat.backplane.pipeline import Command
 from greenchat.client import Route, connection
 from greenchat.client.client import Message
-from greenchat.errors import Code, GreenchatError, Refused, TransferError
+from greenchat.errors import Code, GreenchatError, ListenError, Refused, TransferError
 from greenchat.log import queue
-from greenchat.protocol.records import Hello, Welcome
+from greenchat.protocol.codec import encode
+from greenchat.protocol.records import Get, Hello, Note, Welcome
 from greenchat.protocol.records import Refused as RefusedRecord
+from greenchat.server import abroad as abroad_module
+from greenchat.server.member import Member, holder_of
 
 pytestmark = needs_redis
 
@@ -27,6 +31,7 @@ class Town:
     def __init__(self, redis: RedisServer, root: Path) -> None:
         self._root = root
         self._nodes = [Node(redis.url) for _ in range(2)]
+        self.notes: list[Code] = []
         self.servers = [ChatServer(node=node) for node in self._nodes]
         for server in self.servers:
             server.start()
@@ -35,11 +40,16 @@ class Town:
     def client(self, name: str, at: int, **options: object) -> ChatClient:
         home = self._root / name
         home.mkdir(exist_ok=True)
-        given = {"share": home, "into": home, "reconnect": True, **options}
+        given = {"share": home, "into": home, "reconnect": True, "on_note": self.notes.append, **options}
         client = ChatClient(name, self.servers[at].port, **given)  # type: ignore[arg-type]  # as each test likes
         client.start()
         self._clients.append(client)
         return client
+
+    def member(self, name: str, at: int) -> Member:
+        found = holder_of(self.servers[at]._house, name)
+        assert found
+        return found
 
     def close(self) -> None:
         for client in self._clients:
@@ -168,11 +178,111 @@ def test_request_of_one_who_leaves_is_forgotten_elsewhere(town: Town) -> None:
     owner.close()
 
 
-def test_rooms_are_counted_over_all_servers(town: Town) -> None:
+def test_rooms_are_counted_over_all_servers_however_they_are_written(town: Town) -> None:
     ann = town.client("ann", 0)
     town.client("bob", 1)
     town.client("cat", 1, room="tea")
-    until(lambda: ann.rooms() == [("lobby", 2), ("tea", 1)])
+    town.client("dan", 0, room="Tea")
+    until(lambda: ann.rooms() == [("Tea", 2), ("lobby", 2)])
+
+
+def test_rooms_of_this_server_are_told_while_redis_is_away(tmp_path: Path) -> None:
+    with RedisServer() as mortal:
+        town = Town(mortal, tmp_path)
+        ann = town.client("ann", 0)
+        mortal.kill()
+        assert ann.rooms() == [("lobby", 1)]
+        town.close()
+
+
+def test_history_of_a_room_that_was_trimmed_is_what_is_kept(redis: RedisServer, town: Town) -> None:
+    ann = town.client("ann", 0)
+    for number in range(1, 501):
+        ann.send(str(number))
+        if number % 50 == 0:
+            until(lambda: ann.unplaced == 0)
+    stream, log = "{greenchat}:log:lobby", town.servers[0]._rooms.find("").log
+    redis.command("XTRIM", stream, "MINID", f"{log.epoch}-401")
+    kept = redis.command("XRANGE", stream, "-", "+").count(b"ann: ")
+    assert 0 < kept < 500
+    bob = town.client("bob", 1, reconnect=False, history=1000)
+    assert heard(bob, kept) == [f"ann: {number}" for number in range(501 - kept, 501)]
+
+
+def test_what_is_for_one_who_has_left_is_not_told_to_the_next_of_that_name(town: Town) -> None:
+    first = town.client("ann", 0)
+    origin = town.member("ann", 0).origin
+    first.close()
+    second = town.client("ann", 0)
+    town._nodes[1].tell(
+        town._nodes[0].id,
+        {"t": "record", "to": "ann", "origin": origin, "record": encode(Note(Code.WAITING, "x")).decode()},
+    )
+    town._nodes[1].tell(town._nodes[0].id, {"t": "record", "to": "ann", "origin": origin, "record": '{"t":"new"}'})
+    town.client("bob", 1).send("next")
+    assert heard(second, 1) == ["bob: next"]
+    assert town.notes == []
+
+
+def test_nothing_is_kept_of_one_who_left_before_its_request_was_passed_on(town: Town) -> None:
+    ann, bob = town.client("ann", 0), town.client("bob", 1)
+    member, pipeline = town.member("bob", 1), town._nodes[1].pipeline
+    held = list[tuple[Command, int]]()
+    pipeline.submit = lambda command, size=1: held.append((command, size))  # type: ignore[method-assign]
+    town.servers[1]._house.abroad.ask(member, Get(1, "ann", "file"))  # type: ignore[union-attr]  # it is there
+    del pipeline.submit
+    bob.close()
+    until(lambda: not member.here)
+    pipeline.submit(*held[0])
+    here, there = (server._house.abroad for server in town.servers)
+    assert here
+    assert there
+    until(lambda: pipeline.queue._added == pipeline.queue._written)
+    until(lambda: not here._foreigners)
+    assert not there._asked
+    ann.close()
+
+
+def test_others_who_ask_are_bounded(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(abroad_module, "MAX_FOREIGN", 2)
+    town.client("ann", 0)
+    here = town.servers[0]._house.abroad
+    assert here
+    for number in range(4):
+        here._requester(asker(number))
+    assert [origin for _, origin in here._foreigners] == ["o2", "o3"]
+    monkeypatch.setattr(abroad_module, "FOREIGN_SECONDS", -1)
+    with pytest.raises(StopIteration):
+        here._requester(asker(5))
+    assert not here._foreigners
+
+
+def asker(number: int) -> dict[str, str]:
+    return {"node": "x", "origin": f"o{number}", "name": "n", "host": "127.0.0.1", "certificate": ""}
+
+
+@pytest.mark.parametrize(
+    ("here", "host", "seen"),
+    [
+        ("192.0.2.1", "127.0.0.1", "192.0.2.1"),
+        ("192.0.2.1", "192.0.2.7", "192.0.2.7"),
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("chat.example.org", "127.0.0.1", "127.0.0.1"),
+    ],
+)
+def test_user_of_a_server_s_own_machine_is_seen_where_that_is(town: Town, here: str, host: str, seen: str) -> None:
+    town.client("ann", 0)
+    abroad, ann = town.servers[0]._house.abroad, town.member("ann", 0)
+    assert abroad
+    abroad.addresses, ann.host = ((here, 1),), host
+    assert abroad._host(ann) == seen
+
+
+def test_server_that_others_cannot_reach_says_so(redis: RedisServer) -> None:
+    node = Node(redis.url)
+    with pytest.raises(ListenError, match="give --advertise"):
+        ChatServer(host="0.0.0.0", insecure=True, node=node).start()
+    node.close()
 
 
 def test_client_of_a_server_that_is_gone_goes_on_at_another(town: Town) -> None:
@@ -194,7 +304,8 @@ def test_server_is_not_entered_while_redis_is_away(tmp_path: Path) -> None:
     with RedisServer() as mortal:
         town = Town(mortal, tmp_path)
         notes = list[Code]()
-        ann = town.client("ann", 0, on_note=notes.append)
+        failed = list[GreenchatError]()
+        ann = town.client("ann", 0, on_note=notes.append, on_undelivered=failed.append)
         bob = town.client("bob", 0)
         mortal.kill()
         ann.send("waiting")
@@ -204,6 +315,8 @@ def test_server_is_not_entered_while_redis_is_away(tmp_path: Path) -> None:
         assert stranger.record(RefusedRecord).code == Code.UNAVAILABLE
         stranger.close()
         ann.send_private("bob", "still here")
+        ann.send_private("dan", "are you?")
+        until(lambda: [error.code for error in failed] == [Code.UNAVAILABLE])
         mortal.start()
         assert heard(bob, 1) == ["ann: waiting"]
         until(lambda: notes == [Code.WAITING, Code.KEPT_AGAIN])

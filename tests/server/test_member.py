@@ -6,7 +6,7 @@ from conftest import People, Wire, reset, until
 from peers import sha256
 
 from greenchat import ChatServer
-from greenchat.errors import Code
+from greenchat.errors import Code, sentence
 from greenchat.protocol.limits import TAIL_LINES
 from greenchat.protocol.records import Ack, Error, Hello, List, Ping, Pong, Private, Rooms, Undelivered, Welcome
 
@@ -233,7 +233,7 @@ def test_private_message_crosses_rooms(people: People) -> None:
     assert ann.wire.record(Private) == Private("bob", "hi")
 
 
-@pytest.mark.parametrize("who", ["nobody", "", "guest", "x" * 500])
+@pytest.mark.parametrize("who", ["nobody", "guest"])
 def test_private_message_to_who_cannot_be_told_comes_back(people: People, who: str) -> None:
     people.wire(b"guest\n")
     ann = people.member("ann")
@@ -241,6 +241,13 @@ def test_private_message_to_who_cannot_be_told_comes_back(people: People, who: s
     private(ann, who, "hi")
     told = ann.record(Undelivered)
     assert (told.who, told.code) == (who, Code.UNKNOWN_USER)
+
+
+@pytest.mark.parametrize("who", ["", "x" * 500, "é" * 1500])
+def test_what_can_be_no_name_is_not_repeated(people: People, who: str) -> None:
+    ann = people.member("ann")
+    ann.send(b'\x01{"t":"private","who":"%s","text":"hi"}\n' % who.encode())  # as JSON may be, without escapes
+    assert ann.record(Undelivered) == Undelivered("", Code.UNKNOWN_USER, sentence(Code.UNKNOWN_USER))
 
 
 def test_private_message_that_becomes_too_long_comes_back(people: People) -> None:

@@ -1,8 +1,11 @@
+import gevent
 import pytest
+from gevent.event import Event
 from server.ears import Ear
 
 from greenchat.errors import Code, Refused
-from greenchat.log.memory import MemoryLogs
+from greenchat.log.log import Audience
+from greenchat.log.memory import MemoryLog, MemoryLogs
 from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import MAX_LINE, MAX_ROOMS, ROOMS_LISTED
 from greenchat.server.rooms import LOBBY, Rooms
@@ -39,6 +42,32 @@ def test_many_rooms_are_told_in_several_records_each_of_which_fits() -> None:
 def test_no_room_is_told_in_one_record() -> None:
     (told,) = Rooms.listed(())
     assert (told.rooms, told.more) == ((), 0)
+
+
+class Stuck(MemoryLogs):
+    """Logs that take long to open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_open = Event()
+
+    def open(self, room: str, audience: Audience) -> MemoryLog:
+        if room != "lobby":
+            self.may_open.wait()
+        return super().open(room, audience)
+
+
+def test_nobody_waits_for_a_room_that_others_open() -> None:
+    logs = Stuck()
+    rooms = Rooms(logs)
+    opening = [gevent.spawn(rooms.find, name) for name in ("tea", "Tea", "coffee")]
+    gevent.idle()
+    with gevent.Timeout(1):
+        assert rooms.find("") is rooms.find("")
+    assert not any(each.ready() for each in opening)
+    logs.may_open.set()
+    tea, same, coffee = (each.get(timeout=1) for each in opening)
+    assert tea is same is not coffee
 
 
 def test_rooms_are_bounded_and_the_one_left_longest_ago_is_forgotten() -> None:

@@ -15,6 +15,7 @@ from greenchat.log import queue
 from greenchat.log.database import Database
 from greenchat.log.durable import DurableLogs
 from greenchat.protocol.limits import MAX_PIECE, MAX_UNKEPT
+from greenchat.protocol.records import Hello, Welcome
 
 
 @pytest.fixture
@@ -101,6 +102,24 @@ def test_restart_loses_and_doubles_nothing(tmp_path: Path, monkeypatch: pytest.M
             assert heard(cat, 50) == [f"ann: {number}" for number in range(150, 200)]
         ann.close()
         bob.close()
+
+
+def test_who_comes_back_is_told_of_what_it_had_just_said(
+    people: People, logs: DurableLogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would say that again."""
+    first = people.wire()
+    first.tell(Hello(1, "ann", 0, session="s"))
+    first.record(Welcome)
+    may_commit, commit, added = gevent.event.Event(), logs.queue._write, logs.queue._added
+    monkeypatch.setattr(logs.queue, "_write", lambda batch: may_commit.wait() and commit(batch))
+    first.send(b"1\n2\n3\n")
+    until(lambda: logs.queue._added > added)
+    second = people.wire()
+    second.tell(Hello(1, "ann", 0, session="s"))
+    assert b"taken-over" in first.rest()
+    may_commit.set()
+    assert second.record(Welcome).said == 3
 
 
 def test_guest_of_another_run_is_somebody_else(tmp_path: Path) -> None:

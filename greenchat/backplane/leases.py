@@ -1,0 +1,121 @@
+"""Which names are this node's: leases that last while the node is alive, and by which older ones are fenced off."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from greenchat.backplane.pipeline import Pipeline
+from greenchat.backplane.scripts import CANCEL, CLAIM, FREE, PREFIX, RELEASE
+from greenchat.backplane.store import Argument, Store
+from greenchat.errors import Code, Refused, known
+from greenchat.protocol.limits import CHECKED_AT_ONCE, INBOX_MESSAGES, RETRY_SECONDS
+from greenchat.protocol.names import looks, name_key
+
+__all__ = ["INBOX", "NAMES", "NODES", "Lease", "Leases", "form", "free"]
+
+NAMES: Final = f"{PREFIX}names"
+NODES: Final = f"{PREFIX}nodes"
+INBOX: Final = f"{PREFIX}inbox:"
+_OWNERS: Final = f"{PREFIX}owners"
+_TOKEN: Final = f"{PREFIX}token"
+_CANCELLED: Final = f"{PREFIX}cancelled:"
+_NO_ONE: Final = "-"
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """A name that is this node's."""
+
+    value: str
+    """As Redis has it; no two leases are the same."""
+    forms: tuple[str, ...]
+    """Of the name; no two names have one in common."""
+    origin: str
+    on_lost: Callable[[Code], object]
+    counted: int = 0
+    """Lines that were said by it, if they have no other number."""
+    epoch: str = ""
+    base: int = 0
+    """In this epoch of its room's log, how many lines were said before the first that was appended by it."""
+
+    def count(self, lines: int) -> int:
+        """So many more are said; how many were said before."""
+        self.counted += lines
+        return self.counted - lines
+
+    def base_in(self, epoch: str, before: int) -> int:
+        """The base, if that is for this *epoch*; or else *before* is, from now on."""
+        if self.epoch != epoch:
+            self.epoch, self.base = epoch, before
+        return self.base
+
+
+def form(name: str) -> str:
+    """The form by which a user is found."""
+    return f"name:{name_key(name)}"
+
+
+def free(store: Store, name: str) -> bool:
+    """Let *name* belong to no key any more; whether it did. Raises `LogError`."""
+    return bool(store.one((FREE, [_OWNERS], [form(name)])))
+
+
+class Leases:
+    """The leases of the node that is called *node*."""
+
+    def __init__(self, pipeline: Pipeline, node: str) -> None:
+        self._pipeline = pipeline
+        self._node = node
+        self._numbers = itertools.count(1)
+        self._leases: dict[str, Lease] = {}
+        """By origin."""
+
+    def claim(self, name: str, origin: str, owner: str, on_lost: Callable[[Code], object]) -> Lease:
+        """Take *name* for who has this *origin*, and this key if *owner* names one; *on_lost* is told if it is lost.
+
+        Raises `Refused` if it is taken elsewhere, or if Redis is away.
+        """
+        number, forms, cancelled = next(self._numbers), _forms(name), f"{_CANCELLED}{self._node}:{origin}"
+        told: list[Argument] = [self._node, origin, owner or _NO_ONE, number, INBOX_MESSAGES, RETRY_SECONDS, *forms]
+        try:
+            answer = self._pipeline.ask(CLAIM, [NAMES, NODES, _OWNERS, _TOKEN, INBOX, cancelled], told)
+        except BaseException:  # it may have been run all the same, or may be yet
+            self._pipeline.run(CANCEL, [NAMES, cancelled], (self._node, origin, number, RETRY_SECONDS, *forms))
+            raise
+        if isinstance(answer, bytes):
+            raise Refused(known(answer.decode()))
+        lease = self._leases[origin] = Lease(answer[0].decode(), forms, origin, on_lost)
+        return lease
+
+    def release(self, lease: Lease) -> None:
+        """Give the name back, once all that was said under it has its place. Never waits."""
+        if self._leases.get(lease.origin) is lease:
+            del self._leases[lease.origin]
+        self._pipeline.run(RELEASE, [NAMES], [lease.value, *lease.forms])
+
+    def of(self, origin: str) -> Lease | None:
+        """By what lease who has this *origin* speaks."""
+        return self._leases.get(origin)
+
+    def revoke(self, value: str, code: Code) -> None:
+        """The lease with this *value* is lost."""
+        for lease in [lease for lease in self._leases.values() if lease.value == value]:
+            lease.on_lost(code)
+
+    def check(self) -> None:
+        """Find out which names are lost, when this node has not been alive for a while. Raises `LogError`."""
+        for leases in _parts(list(self._leases.values())):
+            found = self._pipeline.call(self._pipeline.store.fields, NAMES, [lease.forms[0] for lease in leases])
+            for lease, value in zip(leases, found, strict=True):
+                if value != lease.value:
+                    lease.on_lost(Code.TAKEN_OVER if value else Code.UNAVAILABLE)
+
+
+def _forms(name: str) -> tuple[str, ...]:
+    written, small = looks(name)
+    return form(name), f"written:{written}", f"small:{small}"
+
+
+def _parts(leases: list[Lease]) -> Iterator[list[Lease]]:
+    return (leases[at : at + CHECKED_AT_ONCE] for at in range(0, len(leases), CHECKED_AT_ONCE))

@@ -1,0 +1,205 @@
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from backplane.nodes import Losses, node_of
+from conftest import until
+from log.shelves import Audience
+from redis_server import RedisServer, needs_redis
+
+from greenchat.backplane.leases import INBOX, NAMES, NODES, free
+from greenchat.backplane.node import Node
+from greenchat.backplane.scripts import CANCEL, CLAIM
+from greenchat.errors import Code, Refused
+
+pytestmark = needs_redis
+
+
+@pytest.fixture
+def here(redis: RedisServer) -> Iterator[Node]:
+    with node_of(redis.url) as node:
+        yield node
+
+
+@pytest.fixture
+def there(redis: RedisServer) -> Iterator[Node]:
+    with node_of(redis.url) as node:
+        yield node
+
+
+def refusal(node: Node, name: str, origin: str = "other", owner: str = "") -> Code:
+    with pytest.raises(Refused) as refused:
+        node.leases.claim(name, origin, owner, print)
+    return refused.value.code
+
+
+@pytest.mark.parametrize("name", ["bob", "BOB", "bоb"])  # noqa: RUF001 - the last one is Cyrillic
+def test_name_and_what_looks_like_it_is_one_users_on_all_nodes(here: Node, there: Node, name: str) -> None:
+    here.leases.claim("bob", "bob", "", print)
+    assert refusal(there, name) is Code.NAME_TAKEN
+
+
+def test_name_that_was_given_back_is_free(here: Node, there: Node) -> None:
+    here.leases.release(here.leases.claim("bob", "bob", "", print))
+    here.pipeline.queue.settle()
+    there.leases.claim("bob", "other", "", print)
+
+
+def test_name_that_was_taken_over_cannot_be_given_back_by_who_had_it(here: Node, there: Node) -> None:
+    lost = Losses()
+    lease = here.leases.claim("bob", "bob", "", lost)
+    newer = there.leases.claim("bob", "bob", "", print)
+    assert newer.value != lease.value
+    until(lambda: lost == [Code.TAKEN_OVER])
+    here.leases.release(lease)
+    here.pipeline.queue.settle()
+    assert refusal(here, "bob") is Code.NAME_TAKEN
+
+
+def test_owner_of_a_name_takes_it_over_and_nobody_else_ever_gets_it(here: Node, there: Node) -> None:
+    lost = Losses()
+    lease = here.leases.claim("bob", "bob", "key", lost)
+    there.leases.claim("bob", "another session", "key", print)
+    until(lambda: lost == [Code.TAKEN_OVER])
+    here.leases.release(lease)
+    assert refusal(here, "bob", owner="another key") is Code.NAME_TAKEN
+    there.leases.release(there.leases.claim("bob", "another session", "key", print))
+    there.pipeline.queue.settle()
+    assert refusal(here, "bob", owner="another key") is Code.NAME_OWNED
+    assert refusal(here, "bob") is Code.NAME_OWNED
+
+
+def test_names_of_a_node_that_is_dead_are_free(redis: RedisServer, here: Node, there: Node) -> None:
+    lost = Losses()
+    here.leases.claim("bob", "bob", "", lost)
+    redis.command("HDEL", NODES, here.id)  # as if its time had passed
+    there.leases.claim("bob", "other", "", print)
+    here._live()
+    assert lost == [Code.TAKEN_OVER]
+
+
+def test_node_that_counted_as_dead_for_a_while_keeps_what_nobody_has_taken(redis: RedisServer, here: Node) -> None:
+    lost = Losses()
+    here.leases.claim("bob", "bob", "", lost)
+    redis.command("HDEL", NODES, here.id)
+    here._live()
+    assert lost == []
+
+
+def test_names_are_lost_with_all_that_redis_knew(redis: RedisServer, here: Node) -> None:
+    lost = Losses()
+    here.leases.claim("bob", "bob", "", lost)
+    redis.command("FLUSHALL")
+    here._live()
+    assert lost == [Code.UNAVAILABLE]
+
+
+def test_nobody_gets_a_name_while_redis_is_away() -> None:
+    with RedisServer() as mortal, node_of(mortal.url) as here:
+        mortal.kill()
+        assert refusal(here, "bob") is Code.UNAVAILABLE
+
+
+def test_claim_that_nobody_waits_for_any_more_is_undone(
+    here: Node, there: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("greenchat.backplane.pipeline.SETTLE_SECONDS", -1)
+    assert refusal(here, "bob") is Code.UNAVAILABLE
+    monkeypatch.undo()
+    until(lambda: not here.pipeline.queue._items)
+    there.leases.claim("bob", "other", "", print)
+
+
+def test_inbox_is_not_kept_for_ever(redis: RedisServer, here: Node, there: Node) -> None:
+    here.leases.claim("bob", "bob", "", print)
+    there.leases.claim("bob", "bob", "", print)
+    assert int(redis.command("TTL", f"{INBOX}{here.id}").strip(b":\r\n")) > 0
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(-3600, None), (3600, Code.NAME_TAKEN)])
+def test_when_the_clock_of_redis_has_jumped(
+    redis: RedisServer, here: Node, there: Node, seconds: int, code: Code | None
+) -> None:
+    """What nodes have said of being alive was by another time then; a user's own session is let in all the same."""
+    here.leases.claim("bob", "bob", "", lost := Losses())
+    ends = (time.time() + seconds) * 1000
+    redis.command("HSET", NODES, here.id, f'"{ends:.0f} {{}}"')
+    here._greenlets[0].kill()  # its next sign of life would put it right
+    if code:
+        assert refusal(there, "bob") is code
+    there.leases.claim("bob", "bob", "", print)
+    if code:
+        until(lambda: lost == [Code.TAKEN_OVER])
+    assert len(lost) == bool(code)
+
+
+def test_lease_is_no_other_though_redis_has_lost_its_count(redis: RedisServer, here: Node, there: Node) -> None:
+    """As when a replica takes over that was behind: both have the first token then."""
+    old = here.leases.claim("bob", "bob", "", lost := Losses())
+    redis.command("DEL", NAMES, "{greenchat}:token")
+    there.leases.claim("bob", "other", "", print)
+    log = here.logs.open("lobby", heard := Audience())
+    log.append("bob", b"bob: hi\n", 1, 0)
+    here.logs.wait(0)
+    assert (heard.placed, lost) == ([], [Code.TAKEN_OVER])
+    here.leases.release(old)
+    here.pipeline.queue.settle()
+    assert refusal(here, "bob", "third") is Code.NAME_TAKEN
+
+
+def test_lease_that_redis_has_lost_may_be_had_again(redis: RedisServer, here: Node) -> None:
+    here.leases.claim("bob", "bob", "", lost := Losses())
+    redis.command("DEL", NAMES)
+    log = here.logs.open("lobby", Audience())
+    log.append("bob", b"bob: hi\n", 1, 0)
+    here.logs.wait(0)
+    assert lost == [Code.UNAVAILABLE]
+
+
+def test_claim_that_redis_runs_too_late_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("greenchat.backplane.clients.STORE_SECONDS", 0.2)
+    monkeypatch.setattr("greenchat.log.queue.LOG_RETRY_SECONDS", 0.05)
+    with RedisServer() as mortal, node_of(mortal.url) as here, node_of(mortal.url) as there:
+        mortal.signal(signal.SIGSTOP)
+        assert refusal(here, "bob") is Code.UNAVAILABLE
+        mortal.signal(signal.SIGCONT)
+        here.pipeline.queue.settle()
+        there.leases.claim("bob", "other", "", print)
+
+
+def test_claim_that_comes_after_it_was_cancelled_is_not_run(redis: RedisServer, here: Node) -> None:
+    store, cancelled = here.pipeline.store, "{greenchat}:cancelled:here:bob"
+    claim = CLAIM, [NAMES, NODES, "owners", "token", INBOX, cancelled]
+    store.one((CANCEL, [NAMES, cancelled], ["here", "bob", 5, 60, "name:bob"]))
+    for number, result in ((5, b"unavailable"), (6, [b"1 here bob -"])):
+        assert store.one((*claim, ["here", "bob", "-", number, 9, 60, "name:bob"])) == result
+
+
+def test_names_of_nodes_that_are_dead_for_long_are_forgotten(
+    redis: RedisServer, here: Node, there: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.leases.claim("ann", "ann", "", print)
+    for name in ("bob", "cat"):
+        there.leases.claim(name, name, "", print)
+    assert redis.command("HLEN", NAMES) == b":9\r\n"
+    redis.command("HSET", NODES, there.id, '"1 {}"')
+    monkeypatch.setattr("greenchat.backplane.node.DEAD_NODE_SECONDS", 60)
+    there._greenlets[0].kill()
+    here._sweep()
+    assert redis.command("HLEN", NAMES) == b":3\r\n"
+    assert redis.command("HKEYS", NODES).count(b"$") == 1
+
+
+def test_names_of_a_node_that_ends_are_free_at_once(redis: RedisServer, here: Node) -> None:
+    with node_of(redis.url) as there:
+        there.leases.claim("bob", "bob", "", print)
+    here.leases.claim("bob", "other", "", print)
+
+
+def test_name_can_be_let_go_by_its_owner(redis: RedisServer, here: Node) -> None:
+    here.leases.release(here.leases.claim("bob", "bob", "key", print))
+    here.pipeline.queue.settle()
+    assert free(here.pipeline.store, "BOB")
+    assert not free(here.pipeline.store, "bob")
+    here.leases.claim("bob", "other", "key2", print)

@@ -1,0 +1,91 @@
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+from conftest import until
+from redis_server import RedisServer, needs_redis
+
+from greenchat.backplane.pipeline import Command, Pipeline
+from greenchat.backplane.scripts import SEND
+from greenchat.backplane.store import Call, Store
+from greenchat.errors import Code, LogError, Refused
+from greenchat.log import queue
+
+pytestmark = needs_redis
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "LOG_RETRY_SECONDS", 0.01)
+
+
+@pytest.fixture
+def pipeline(redis: RedisServer) -> Iterator[Pipeline]:
+    with contextlib.closing(Store(redis.url)) as store, contextlib.closing(Pipeline(store)) as made:
+        yield made
+
+
+def told(pipeline: Pipeline) -> list[bytes]:
+    texts, after = list[bytes](), "0"
+    while answer := pipeline.store.range("inbox", after):
+        after = answer[-1][0]
+        texts += [fields[b"m"] for _, fields in answer]
+    return texts
+
+
+def send(text: str) -> Call:
+    return SEND, ["inbox"], [text, 1000, 60]
+
+
+def test_commands_are_run_in_their_order_many_at_once(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, run = list[int](), pipeline.store.run
+
+    def count(calls: list[Call]) -> list[object]:
+        runs.append(len(calls))
+        return run(calls)
+
+    monkeypatch.setattr(pipeline.store, "run", count)
+    for number in range(300):
+        pipeline.run(*send(str(number)))
+    assert pipeline.ask(*send("last")) == 1
+    assert told(pipeline) == [*(b"%d" % number for number in range(300)), b"last"]
+    assert len(runs) < 10
+
+
+def test_command_whose_result_is_not_accepted_is_run_again_before_those_after_it(pipeline: Pipeline) -> None:
+    results = list[object]()
+
+    def on_result(result: object) -> None:
+        results.append(result)
+        if len(results) < 3:
+            raise LogError(Code.UNAVAILABLE, "not yet")
+
+    pipeline.submit(Command(lambda: send(str(len(results))), on_result))
+    until(lambda: len(results) == 3)
+    pipeline.ask(*send("next"))
+    assert told(pipeline) == [b"0", b"1", b"2", b"next"]
+
+
+def test_mistake_with_one_result_is_not_the_end_of_all(pipeline: Pipeline) -> None:
+    def on_result(_result: object) -> None:
+        raise RuntimeError("a mistake, printed on purpose")
+
+    pipeline.submit(Command(lambda: send("1"), on_result))
+    assert pipeline.ask(*send("2")) == 1
+
+
+def test_what_is_asked_fails_while_redis_is_away_and_what_has_to_be_run_is_run_at_last() -> None:
+    with (
+        RedisServer() as mortal,
+        contextlib.closing(Store(mortal.url)) as store,
+        contextlib.closing(Pipeline(store)) as pipeline,
+    ):
+        mortal.kill()
+        pipeline.run(*send("1"))
+        with pytest.raises(Refused) as refused:
+            pipeline.ask(*send("never"))
+        assert refused.value.code is Code.UNAVAILABLE
+        assert not pipeline.queue.works
+        mortal.start()
+        pipeline.queue.settle()
+        assert told(pipeline) == [b"1"]
