@@ -177,7 +177,7 @@ def _speak(ports: Sequence[int], boss: Connection) -> None:
             speaker.send(f"{time.monotonic():.6f}", wait=True)
         said += SPEAKERS
         gevent.sleep(1 / RATE)
-    while any(speaker.unplaced for speaker in speakers):
+    while any(speaker.unacknowledged for speaker in speakers):
         gevent.sleep(0.01)
     boss.send(said)
 

@@ -13,7 +13,7 @@ from gevent.threadpool import ThreadPool
 from greenchat.backplane.scripts import Script
 from greenchat.backplane.store import Argument, Call, Store
 from greenchat.errors import Code, LogError, Refused
-from greenchat.log.queue import Queue
+from greenchat.log.queue import WriteQueue
 from greenchat.protocol.limits import SETTLE_SECONDS
 from greenchat.threads import call, end
 
@@ -41,7 +41,7 @@ class Pipeline:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._running, self._calling = ThreadPool(1), ThreadPool(1)
-        self.queue: Queue[Command] = Queue(self._write)
+        self.queue: WriteQueue[Command] = WriteQueue(self._write)
 
     def submit(self, command: Command, size: int = 1) -> None:
         """Have *command*, which has so many bytes, run after all before it, or fail at once if Redis is away."""

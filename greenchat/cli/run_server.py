@@ -19,7 +19,7 @@ from greenchat.cli.process import (
     tell,
 )
 from greenchat.errors import GreenchatError, SecurityError
-from greenchat.log.database import Kept
+from greenchat.log.database import Retention
 from greenchat.log.durable import DurableLogs
 from greenchat.log.log import Logs
 from greenchat.log.memory import MemoryLogs
@@ -115,7 +115,7 @@ def _logs(options: argparse.Namespace) -> Logs:
     if not options.data:
         return MemoryLogs()
     seconds = options.keep_days * 86400.0 if options.keep_days else None
-    kept = Kept(options.keep_lines or KEPT_LINES, options.keep_size or KEPT_SIZE, seconds)
+    kept = Retention(options.keep_lines or KEPT_LINES, options.keep_size or KEPT_SIZE, seconds)
     return DurableLogs(Path(options.data), kept)
 
 

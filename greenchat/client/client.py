@@ -192,8 +192,8 @@ class ChatClient:
     def send(self, text: str, *, wait: bool = True) -> None:
         """Say *text*, one line, to everyone else, now or when there is a connection again.
 
-        When `limits.MAX_UNPLACED` messages wait for that, this waits, too, or else raises `ProtocolError`, as for what
-        is too long. Raises `ServerGone`.
+        When `limits.MAX_UNACKNOWLEDGED` messages wait for that, this waits, too, or else raises `ProtocolError`, as for
+        what is too long. Raises `ServerGone`.
         """
         self._connection.say(message_line(text), wait=wait)
 
@@ -223,9 +223,9 @@ class ChatClient:
         return self._servers.address
 
     @property
-    def unplaced(self) -> int:
+    def unacknowledged(self) -> int:
         """Messages that were sent and not acknowledged yet."""
-        return self._connection.unplaced
+        return self._connection.unacknowledged
 
     def messages(self) -> Iterator[Message]:
         """What the others say, as it comes, until `close`. Raises `ServerGone` when the connection is lost.

@@ -8,7 +8,7 @@ from typing import Final
 import gevent
 from gevent.event import Event as Flag
 
-from greenchat.client.place import Place
+from greenchat.client.resume import ResumeState
 from greenchat.client.servers import Servers
 from greenchat.client.session import Session
 from greenchat.errors import Code, ConnectError, GreenchatError, ServerGone, TransferError, known, sentence
@@ -58,7 +58,7 @@ class Connection:
     ) -> None:
         self._servers = servers
         self._handle = handle
-        self._place = Place() if returns else None
+        self._resume = ResumeState() if returns else None
         self._on_lost = on_lost
         self._on_back = on_back
         self._here = Flag()
@@ -92,8 +92,8 @@ class Connection:
     def run(self) -> ServerGone:
         """Hand on what the server says, until the end; why that came."""
         self._over = gone = self._run()
-        if self._place:
-            self._place.give_up()
+        if self._resume:
+            self._resume.give_up()
         return gone
 
     def _run(self) -> ServerGone:
@@ -101,7 +101,7 @@ class Connection:
         while not self._leaving.is_set():
             gone = self._receive()
             self._lose()
-            if self._place is None or gone.code not in _PASSING or self._leaving.is_set():
+            if self._resume is None or gone.code not in _PASSING or self._leaving.is_set():
                 break
             self._on_lost(gone)
             if failure := self._come_back(gone.code):
@@ -113,29 +113,29 @@ class Connection:
 
         Raises `ServerGone`, or `ProtocolError` if much waits already and this is not to *wait*.
         """
-        if self._place and not self._over:
-            self._place.say(line, wait=wait)
+        if self._resume and not self._over:
+            self._resume.say(line, wait=wait)
         if self._over:
             raise self._over
-        if not self._place:
+        if not self._resume:
             self._send(line)
 
     def tell(self, record: Record) -> None:
         """Send *record*. Raises `ServerGone`, or `TransferError` if the connection is not made again in time."""
-        if self._place and not self._over:
+        if self._resume and not self._over:
             with gevent.Timeout(AWAY_SECONDS, TransferError(Code.INTERRUPTED)):
                 self._here.wait()
         self._send(encode(record))
 
     @property
-    def unplaced(self) -> int:
+    def unacknowledged(self) -> int:
         """Lines that were said, and not acknowledged yet."""
-        return self._place.unplaced if self._place else 0
+        return self._resume.unacknowledged if self._resume else 0
 
     def finish(self) -> None:
         """Say nothing more; what was said arrives, and then the server ends the connection."""
-        if self._place and self._here.is_set():
-            self._place.wait_until_placed(GOODBYE_SECONDS)
+        if self._resume and self._here.is_set():
+            self._resume.wait_until_acknowledged(GOODBYE_SECONDS)
         self._leaving.set()
         if self._session:
             self._session.finish()
@@ -146,24 +146,24 @@ class Connection:
         self._lose()
 
     def _begin(self, session: Session) -> tuple[str, int | None]:
-        hello = self._place.fill(self._hello) if self._place else self._hello
+        hello = self._resume.fill(self._hello) if self._resume else self._hello
         welcome = session.hello(hello, self._identity)
         lost = None
-        if not welcome.epoch and self._place:
-            if self._place.entered:
+        if not welcome.epoch and self._resume:
+            if self._resume.entered:
                 raise ConnectError(Code.BAD_VERSION, "the server there knows of no sessions")
-            self._place = None  # there is no coming back to this one
-        if self._place:
-            lost = self._place.enter(welcome)
+            self._resume = None  # there is no coming back to this one
+        if self._resume:
+            lost = self._resume.enter(welcome)
             session.heartbeat = True
-            self._writer = gevent.spawn(self._write, session, self._place)
+            self._writer = gevent.spawn(self._write, session, self._resume)
         self._here.set()
         return welcome.name, lost
 
-    def _write(self, session: Session, place: Place) -> None:
+    def _write(self, session: Session, resume: ResumeState) -> None:
         try:
             while True:
-                session.send(place.take())
+                session.send(resume.take())
         except ServerGone:  # who receives finds out as well
             pass
 
@@ -180,14 +180,14 @@ class Connection:
 
     def _take(self, event: Event) -> None:
         match event:
-            case Text(block) if self._place:
-                self._place.hear(block.count(b"\n"))
-            case Ack() if self._place:
-                self._place.acknowledge(event)
+            case Text(block) if self._resume:
+                self._resume.hear(block.count(b"\n"))
+            case Ack() if self._resume:
+                self._resume.acknowledge(event)
                 return
             case Pong():
                 return
-            case Note(code) if self._place and self._session:
+            case Note(code) if self._resume and self._session:
                 self._session.heartbeat = known(code) is not Code.WAITING  # it may not even read what it cannot keep
             case Error(code, text):
                 raise ServerGone(code, f"the server closed the connection: {_reason(code, text)}")

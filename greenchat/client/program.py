@@ -75,9 +75,9 @@ class Program:
         if status == 0:
             self._out.write(STDOUT, GOODBYE, math.inf)  # a stuck output must not hold up the end
         self._out.flush(GOODBYE_SECONDS)
-        if self._client is not None and self._client.unplaced:
+        if self._client is not None and self._client.unacknowledged:
             status = status or 1
-            self.hint(f"messages that the server has not acknowledged: {self._client.unplaced}; they may be lost")
+            self.hint(f"messages that the server has not acknowledged: {self._client.unacknowledged}; they may be lost")
         if self._broken:
             status = 1
             self.hint("standard output cannot be written to")

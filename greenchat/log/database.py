@@ -23,7 +23,7 @@ from greenchat.protocol.limits import (
     TRIMMED_AT_ONCE,
 )
 
-__all__ = ["Database", "Kept", "Row", "State"]
+__all__ = ["Database", "Retention", "Row", "State"]
 
 _SCHEMA: Final = """
 PRAGMA page_size = 16384;  -- what is said in a flood comes in long blocks
@@ -50,7 +50,7 @@ _SLACK: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Retention:
     """How much of what was said is kept."""
 
     lines: int = KEPT_LINES
@@ -77,7 +77,7 @@ class State(NamedTuple):
     begin: int
 
 
-class _Doomed(NamedTuple):
+class _Expired(NamedTuple):
     """An entry that is to be forgotten."""
 
     number: int
@@ -89,7 +89,7 @@ class _Doomed(NamedTuple):
 class Database:
     """The file *path*, used from one thread at a time. Raises `sqlite3.Error`, as all its methods do, and `OSError`."""
 
-    def __init__(self, path: Path, kept: Kept) -> None:
+    def __init__(self, path: Path, kept: Retention) -> None:
         path.touch(mode=0o600)
         self._path, self._inode = path, path.stat().st_ino
         self._kept = kept
@@ -119,8 +119,8 @@ class Database:
             raise FileNotFoundError(errno.ENOENT, "another file is in its place")
         with self._change():
             begins: dict[str, int] = {}
-            for doomed in self._add(rows):
-                self._forget(doomed, begins)
+            for expired in self._add(rows):
+                self._forget(expired, begins)
             excess = self._used() - self._kept.size
             if excess > 0:
                 self._forget(self._oldest(excess + self._kept.size // _SLACK), begins)
@@ -135,7 +135,7 @@ class Database:
         """Do the same while nobody commits, and begin the journal anew."""
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
-    def tidy(self) -> dict[str, int]:
+    def expire(self) -> dict[str, int]:
         """Forget some of what is too old, and who has not spoken for long.
 
         Where each room begins that has forgotten some; then there may be more to do.
@@ -189,7 +189,7 @@ class Database:
             self._rooms.clear()
             raise
 
-    def _add(self, rows: Iterable[Row]) -> Iterator[list[_Doomed]]:
+    def _add(self, rows: Iterable[Row]) -> Iterator[list[_Expired]]:
         """Keep *rows*; for each room that has too many lines then, the entries that are too many."""
         now, by_room = int(time.time()), defaultdict[tuple[str, str], list[Entry]](list)
         for row in rows:
@@ -220,24 +220,24 @@ class Database:
         """Bytes of the file."""
         return self._page * (self._count("PRAGMA page_count") - self._count("PRAGMA freelist_count"))
 
-    def _oldest(self, size: int) -> list[_Doomed]:
+    def _oldest(self, size: int) -> list[_Expired]:
         """The oldest entries, so many bytes of them; not all, if they are very many."""
-        doomed = list[_Doomed]()
+        expired = list[_Expired]()
         for entry in self._entries("ORDER BY number"):
             if size <= 0:
                 break
-            doomed.append(entry)
+            expired.append(entry)
             size -= entry.size
-        return doomed
+        return expired
 
-    def _entries(self, which: str, *values: int) -> list[_Doomed]:
+    def _entries(self, which: str, *values: int) -> list[_Expired]:
         query = f"SELECT number, room, position, length(block) + ? FROM entries {which} LIMIT ?"  # noqa: S608 - ours
-        return [_Doomed(*row) for row in self._db.execute(query, (LINE_COST, *values, TRIMMED_AT_ONCE))]
+        return [_Expired(*row) for row in self._db.execute(query, (LINE_COST, *values, TRIMMED_AT_ONCE))]
 
-    def _forget(self, doomed: list[_Doomed], begins: dict[str, int]) -> None:
-        """Forget the *doomed*, before which their rooms have no others; put into *begins* where these begin now."""
-        self._db.executemany("DELETE FROM entries WHERE number = ?", [(entry.number,) for entry in doomed])
-        for entry in {entry.room: entry for entry in doomed}.values():  # the last of each room
+    def _forget(self, expired: list[_Expired], begins: dict[str, int]) -> None:
+        """Forget the *expired*, before which their rooms have no others; put into *begins* where these begin now."""
+        self._db.executemany("DELETE FROM entries WHERE number = ?", [(entry.number,) for entry in expired])
+        for entry in {entry.room: entry for entry in expired}.values():  # the last of each room
             (key, epoch) = self._db.execute(
                 "UPDATE rooms SET begin = ? WHERE id = ? RETURNING key, epoch", (entry.position, entry.room)
             ).fetchone()

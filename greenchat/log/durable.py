@@ -15,11 +15,11 @@ import gevent
 from gevent.threadpool import ThreadPool
 
 from greenchat.errors import Code, LogError, Refused
-from greenchat.log.database import Database, Kept, Row, State
+from greenchat.log.database import Database, Retention, Row, State
 from greenchat.log.log import Audience, Entry
-from greenchat.log.queue import Queue
+from greenchat.log.queue import WriteQueue
 from greenchat.log.tail import Memory, Tail
-from greenchat.protocol.limits import CHECKPOINT_SIZE, COMMIT_COST, MAX_JOURNAL, TIDY_DATA_SECONDS
+from greenchat.protocol.limits import CHECKPOINT_SIZE, COMMIT_COST, EXPIRY_SECONDS, MAX_JOURNAL
 from greenchat.threads import call, end
 
 __all__ = ["DurableLog", "DurableLogs"]
@@ -85,11 +85,11 @@ class DurableLogs:
     Raises `LogError` if they can't be had.
     """
 
-    def __init__(self, directory: Path, kept: Kept | None = None) -> None:
+    def __init__(self, directory: Path, kept: Retention | None = None) -> None:
         self.memory = Memory()
         self._open_logs: weakref.WeakValueDictionary[str, DurableLog] = weakref.WeakValueDictionary()
         self._directory = directory
-        self._kept = kept or Kept()
+        self._kept = kept or Retention()
         self._writing, self._reading = ThreadPool(1), ThreadPool(1)
         self._ending = contextlib.ExitStack()
         with contextlib.ExitStack() as begun:
@@ -103,8 +103,8 @@ class DurableLogs:
         self._journal = 0
         """About how many bytes were committed since the last checkpoint."""
         self._checkpoint = gevent.spawn(_do_nothing)
-        self.queue: Queue[tuple[DurableLog, Entry]] = Queue(self._write, self._place)
-        self._tidying = gevent.spawn(self._tidy)
+        self.queue: WriteQueue[tuple[DurableLog, Entry]] = WriteQueue(self._write, self._place)
+        self._expiring = gevent.spawn(self._expire)
 
     def open(self, room: str, audience: Audience) -> DurableLog:
         """The log of *room*. Raises `Refused` if it can't be had at the moment."""
@@ -131,7 +131,7 @@ class DurableLogs:
 
     def close(self) -> None:
         """End, and let another server have the directory."""
-        self._tidying.kill()
+        self._expiring.kill()
         self.queue.close()
         self._checkpoint.join()
         self._ending.close()
@@ -170,14 +170,14 @@ class DurableLogs:
         with contextlib.suppress(LogError):
             self._on_thread(self._writing, self._writer.cut_journal)
 
-    def _tidy(self) -> None:
+    def _expire(self) -> None:
         while True:
             try:
-                while begins := self._on_thread(self._writing, self._writer.tidy):
+                while begins := self._on_thread(self._writing, self._writer.expire):
                     self._move(begins)
             except LogError as error:
                 _log.warning("%s", error)
-            gevent.sleep(TIDY_DATA_SECONDS)
+            gevent.sleep(EXPIRY_SECONDS)
 
     def _move(self, begins: dict[str, int]) -> None:
         for room, begin in begins.items():

@@ -12,7 +12,7 @@ from gevent.event import Event
 from greenchat.errors import Code, LogError, Refused
 from greenchat.protocol.limits import LOG_RETRY_SECONDS, PLACED_AT_ONCE, SETTLE_SECONDS, WRITE_PATIENCE, WRITTEN_AT_ONCE
 
-__all__ = ["Queue"]
+__all__ = ["WriteQueue"]
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ def _do_nothing(_items: object) -> None:
     pass
 
 
-class Queue(Generic[T]):
+class WriteQueue(Generic[T]):
     """Things in one order. A greenlet hands them to *write*, as many at once as have come meanwhile.
 
     What *write* raises `LogError` for is handed to it again after a while, until it does not; and then to *done*.

@@ -173,10 +173,10 @@ DEAD_NODE_SECONDS: Final = 600.0
 INBOX_MESSAGES: Final = 10_000
 """That wait for a node; past that the oldest is lost."""
 
-MAX_FOREIGN: Final = 4096
+MAX_REMOTE_REQUESTERS: Final = 4096
 """Users of other nodes with requests to users of this one; past that who asked longest ago is forgotten."""
 
-FOREIGN_SECONDS: Final = 300.0
+REMOTE_REQUESTER_SECONDS: Final = 300.0
 """After which who has asked for nothing more is: longer than any request may take."""
 
 CHECKED_AT_ONCE: Final = 500
@@ -197,7 +197,7 @@ KEPT_ROOMS: Final = 65_536
 TRIMMED_AT_ONCE: Final = 1000
 """Entries forgotten in one step, so that no commit takes long."""
 
-TIDY_DATA_SECONDS: Final = 60.0
+EXPIRY_SECONDS: Final = 60.0
 """Between two looks for what is too old to be kept."""
 
 DATA_LOCK_SECONDS: Final = 1.0
@@ -435,10 +435,10 @@ AWAY_SECONDS: Final = 60.0
 SAID_AT_ONCE: Final = 64
 """Messages in one write, when many wait; each has at most `MAX_LINE` bytes."""
 
-MAX_UNPLACED: Final = 1000
+MAX_UNACKNOWLEDGED: Final = 1000
 """Messages that were said and not acknowledged, before more have to wait."""
 
-MAX_UNPLACED_SIZE: Final = 1024 * 1024
+MAX_UNACKNOWLEDGED_SIZE: Final = 1024 * 1024
 """The bytes of these."""
 
 SEND_SECONDS: Final = 30.0

@@ -9,10 +9,10 @@ from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import SEND_SECONDS
 from greenchat.protocol.records import Ack, Counts, Get, Have, Hello, List, Note, Ping, Pong, Private, Record, Refuse
 from greenchat.protocol.wire import Event, ServerWire, Text
-from greenchat.server.house import House
+from greenchat.server.context import ServerContext
 from greenchat.server.outbox import Outbox
 from greenchat.server.private import pass_on
-from greenchat.server.resume import missed, new_origin, origin_of, start
+from greenchat.server.resume import new_origin, origin_of, replay, resume_position
 from greenchat.server.room import Room
 
 __all__ = ["Member", "holder_of"]
@@ -22,8 +22,8 @@ class Member:
     """Whoever is called *name* while it is here; what it is told goes to *outbox*, in the way of *wire*."""
 
     __slots__ = (
+        "_context",
         "_here",
-        "_house",
         "_lease",
         "_outbox",
         "_room",
@@ -38,7 +38,7 @@ class Member:
         "origin",
     )
 
-    def __init__(self, house: House, outbox: Outbox, wire: ServerWire, name: str, host: str) -> None:
+    def __init__(self, context: ServerContext, outbox: Outbox, wire: ServerWire, name: str, host: str) -> None:
         self.name = name
         self.host = host
         self.listen: int | None = None
@@ -49,7 +49,7 @@ class Member:
         """Who it is, whatever connection it has."""
         self.deliver = outbox.write
         """Sends lines from the room."""
-        self._house = house
+        self._context = context
         self._outbox = outbox
         self._wire = wire
         self._here = False
@@ -63,19 +63,19 @@ class Member:
         """Take the name, and hear what is said in the lobby from now on. Raises `Refused`."""
         self.origin = new_origin()
         self._take_name()
-        self._join(self._house.rooms.find(""))
+        self._join(self._context.rooms.find(""))
 
     def enter(self, hello: Hello, certificate: str = "") -> None:
         """Take the name, and hear first what *hello* asks for of what was said before. Raises `Refused`."""
         self.certificate = certificate
         self._tracked = bool(hello.session)
         self.origin = origin_of(hello) if self._tracked else new_origin()
-        if (holder := holder_of(self._house, hello.name)) and holder.origin == self.origin:
+        if (holder := holder_of(self._context, hello.name)) and holder.origin == self.origin:
             holder.expel(Code.TAKEN_OVER)
         self._take_name()
-        room = self._house.rooms.find(hello.room)
+        room = self._context.rooms.find(hello.room)
         position, epoch = self._begin(room, hello), room.log.epoch
-        for entries in missed(room.log, position):
+        for entries in replay(room.log, position):
             self._outbox.write(b"".join(self._as_heard(entry) for entry in entries))
             self._outbox.wait(SEND_SECONDS)
         if room.log.epoch != epoch:  # it counts in one that is over
@@ -88,10 +88,10 @@ class Member:
             self._here = False
             if self._room:
                 self._room.leave(self)
-            self._house.directory.release(self)
-            self._house.office.forget(self)
-            if self._lease and self._house.abroad:
-                self._house.abroad.release(self, self._lease)
+            self._context.directory.release(self)
+            self._context.office.forget(self)
+            if self._lease and self._context.remote:
+                self._context.remote.release(self, self._lease)
 
     def expel(self, code: Code) -> None:
         """Tell it why, end its connection, and give its name back."""
@@ -106,15 +106,15 @@ class Member:
             case Get():
                 self._ask(event)
             case Have():
-                self._house.office.have(self, event)
+                self._context.office.have(self, event)
             case Refuse():
-                self._house.office.refuse(self, event)
+                self._context.office.refuse(self, event)
             case Private(who, text):
                 self._say_privately(who, text)
             case Ping():
                 self.tell(Pong())
             case List():
-                for rooms in self._house.rooms.listed(self._counts()):
+                for rooms in self._context.rooms.listed(self._counts()):
                     self.tell(rooms)
 
     def tell(self, record: Record) -> None:
@@ -157,31 +157,31 @@ class Member:
             self.expel(Code.UNAVAILABLE)
 
     def _ask(self, get: Get) -> None:
-        if self._house.abroad and self._house.directory.find(get.owner) is None:
-            self._house.abroad.ask(self, get)
+        if self._context.remote and self._context.directory.find(get.owner) is None:
+            self._context.remote.ask(self, get)
         else:
-            self._house.office.ask(self, get)
+            self._context.office.ask(self, get)
 
     def _counts(self) -> Counts:
-        if self._house.abroad:
+        if self._context.remote:
             with contextlib.suppress(Refused):  # then those of this server
-                return self._house.abroad.counts()
-        return self._house.rooms.counts()
+                return self._context.remote.counts()
+        return self._context.rooms.counts()
 
     def _say_privately(self, who: str, text: str) -> None:
-        holder = holder_of(self._house, who)
-        if self._house.abroad and holder is None:
-            self._house.abroad.pass_on(self, who, text)
+        holder = holder_of(self._context, who)
+        if self._context.remote and holder is None:
+            self._context.remote.pass_on(self, who, text)
         else:
             pass_on(self, holder, who, text)
 
     def _take_name(self) -> None:
-        self._house.directory.claim(self)
+        self._context.directory.claim(self)
         self._here = True
-        if self._house.abroad:
-            lease = self._house.abroad.claim(self)
+        if self._context.remote:
+            lease = self._context.remote.claim(self)
             if not self._here:  # it has been expelled meanwhile
-                self._house.abroad.release(self, lease)
+                self._context.remote.release(self, lease)
                 raise Refused(Code.TAKEN_OVER)
             self._lease = lease
 
@@ -189,7 +189,7 @@ class Member:
         """The position after which it hears all; it has been told, if it wants to know."""
         if self._tracked or hello.history:
             said = room.log.settle(self.origin)  # what it said through another connection counts
-        position = start(room.log, hello)
+        position = resume_position(room.log, hello)
         if self._tracked:
             self._said = hello.said if said is None else said
             self._outbox.write(self._wire.welcome(hello, room.log.epoch, position, self._said))
@@ -207,7 +207,7 @@ class Member:
             room.join(self)
 
 
-def holder_of(house: House, name: str) -> Member | None:
+def holder_of(context: ServerContext, name: str) -> Member | None:
     """Who is called *name*."""
-    holder = house.directory.find(name)
+    holder = context.directory.find(name)
     return holder if isinstance(holder, Member) else None

@@ -11,7 +11,7 @@ from greenchat.protocol.limits import MAX_HISTORY
 from greenchat.protocol.names import name_key
 from greenchat.protocol.records import Hello
 
-__all__ = ["missed", "new_origin", "origin_of", "start"]
+__all__ = ["new_origin", "origin_of", "replay", "resume_position"]
 
 _run = secrets.token_hex(4)
 _numbers = itertools.count()
@@ -28,7 +28,7 @@ def origin_of(hello: Hello) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(part.encode()).digest() for part in parts)).hexdigest()[:32]
 
 
-def start(log: Log, hello: Hello) -> int:
+def resume_position(log: Log, hello: Hello) -> int:
     """The position after which the client of *hello* is to hear all.
 
     One from another epoch has missed all that there is in this one; what the log has forgotten, everybody has missed.
@@ -42,7 +42,7 @@ def start(log: Log, hello: Hello) -> int:
     return max(position, log.begin)
 
 
-def missed(log: Log, position: int) -> Iterator[list[Entry]]:
+def replay(log: Log, position: int) -> Iterator[list[Entry]]:
     """What comes after *position*, a part at a time, until there is no more, without a gap.
 
     After the last part nothing has waited. Raises `Refused` if the log has forgotten some meanwhile.

@@ -17,16 +17,16 @@ from greenchat.net import LOOPBACK, Listener, is_loopback, listen, send_now
 from greenchat.protocol.limits import DRAIN_SECONDS, FLUSH_SECONDS, HIGH_WATERMARK, TURNED_OUT
 from greenchat.protocol.records import Addresses
 from greenchat.protocol.wire import ServerWire
-from greenchat.server.abroad import Abroad
 from greenchat.server.admission import Admission
 from greenchat.server.bans import watch_bans
 from greenchat.server.certificate import Certificate
+from greenchat.server.context import ServerContext
 from greenchat.server.directory import Directory
 from greenchat.server.door import Door
-from greenchat.server.house import House
 from greenchat.server.pace import Pace
 from greenchat.server.registry import Registry
 from greenchat.server.relay import RelayRoom
+from greenchat.server.remote import RemoteUsers
 from greenchat.server.rooms import Rooms
 from greenchat.server.session import Session
 from greenchat.server.tickets import Party, TicketOffice
@@ -174,7 +174,7 @@ class ChatServer:
         self._rooms = Rooms(self._logs)
         directory: Directory[Party] = Directory()
         self._office = TicketOffice(directory, self._relay)
-        self._house = House(
+        self._context = ServerContext(
             Admission(),
             self._rooms,
             directory,
@@ -186,16 +186,16 @@ class ChatServer:
             self._join(directory),
         )
 
-    def _join(self, directory: Directory[Party]) -> Abroad | None:
+    def _join(self, directory: Directory[Party]) -> RemoteUsers | None:
         """Be one chat with others. Raises `LogError`, or `ListenError` if they would not find this server."""
         if not self._node:
             return None
         addresses = self._advertise or tuple((host, self.port) for host in self.hosts)
         if any(host in _ANYWHERE for host, _ in addresses):
             raise ListenError(Code.CANNOT_LISTEN, "others have to know where to reach this server: give --advertise")
-        abroad = Abroad(self._node, directory, self._office, self._rooms, addresses)
+        remote = RemoteUsers(self._node, directory, self._office, self._rooms, addresses)
         self._node.start()
-        return abroad
+        return remote
 
     def _note(self, works: bool) -> None:  # noqa: FBT001 - what the logs are doing
         for session in list(self._sessions):
@@ -203,12 +203,12 @@ class ChatServer:
 
     def _make_room(self) -> None:
         """Without descriptors nobody can come in: those go who take one and say nothing."""
-        self._house.admission.turn_out(TURNED_OUT)
+        self._context.admission.turn_out(TURNED_OUT)
 
     def _accept(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
-        session = Session(self._house, sock, address[0])
+        session = Session(self._context, sock, address[0])
         try:
-            self._house.admission.enter(session)
+            self._context.admission.enter(session)
         except Refused as error:
             with contextlib.suppress(OSError):
                 send_now(sock, ServerWire().farewell(error.code))
@@ -218,4 +218,4 @@ class ChatServer:
             session.run()
         finally:
             del self._sessions[session]
-            self._house.admission.leave(session)
+            self._context.admission.leave(session)

@@ -22,8 +22,8 @@ from greenchat.protocol.records import Challenge, Hello, Proof, Record, Relay
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import Event, Failure, Guest, ServerWire, State
 from greenchat.security.tls import Tls
+from greenchat.server.context import ServerContext
 from greenchat.server.door import Claim
-from greenchat.server.house import House
 from greenchat.server.inlet import Inlet
 from greenchat.server.member import Member, holder_of
 from greenchat.server.outbox import Outbox
@@ -44,18 +44,18 @@ _UNKNOWN: Final = (State.START, State.PROVING)
 class Session:
     """One connection, and the member that comes by it."""
 
-    __slots__ = ("_claim", "_house", "_inlet", "_limit", "_member", "_outbox", "_sock", "_wire", "host")
+    __slots__ = ("_claim", "_context", "_inlet", "_limit", "_member", "_outbox", "_sock", "_wire", "host")
 
-    def __init__(self, house: House, sock: socket.socket, host: str) -> None:
+    def __init__(self, context: ServerContext, sock: socket.socket, host: str) -> None:
         self.host = plain_host(host)
         self._member: Member | None = None
         self._claim: Claim | None = None
-        self._house = house
+        self._context = context
         self._sock = sock
         self._wire = ServerWire()
-        self._limit = house.pace.limit(self.host)
-        self._outbox = Outbox(sock, house.backlog, self._too_slow)
-        self._inlet = Inlet(sock, house.certificate, self._encrypt)
+        self._limit = context.pace.limit(self.host)
+        self._outbox = Outbox(sock, context.backlog, self._too_slow)
+        self._inlet = Inlet(sock, context.certificate, self._encrypt)
 
     @property
     def name(self) -> str:
@@ -70,7 +70,7 @@ class Session:
             self._wait_until_gone()
         finally:
             self.leave()
-            self._house.pace.leave(self.host, self._limit)
+            self._context.pace.leave(self.host, self._limit)
             self._inlet.close()
             self._outbox.close()
 
@@ -84,9 +84,9 @@ class Session:
 
     def _wait_until_gone(self) -> None:
         """Before the peer hears of the end: it may come back at another server, under the same name."""
-        if self._member and self._house.abroad:
+        if self._member and self._context.remote:
             with contextlib.suppress(Refused):
-                self._house.abroad.settle()
+                self._context.remote.settle()
 
     def end(self, code: Code, text: str = "") -> None:
         """Tell the peer why, and end the connection."""
@@ -120,7 +120,7 @@ class Session:
         match events := self._first():
             case [Relay(key)] if not self._outbox.finished:
                 self._inlet.close()
-                self._house.office.meet(key, self._sock)
+                self._context.office.meet(key, self._sock)
                 return
         self._handle_all(events)
         while data := self._inlet.read(self._most(RECEIVE_SIZE)):
@@ -157,7 +157,7 @@ class Session:
             if timeout is not deadline:
                 raise
             raise ProtocolError(Code.HELLO_LATE) from None
-        self._house.admission.known(self)
+        self._context.admission.known(self)
         return events
 
     def _check_encrypted(self, events: list[Event]) -> None:
@@ -165,13 +165,13 @@ class Session:
         relayed = any(isinstance(event, Relay) for event in events)
         if self._inlet.tls and relayed:
             raise ProtocolError(Code.UNEXPECTED)
-        if self._house.certificate and not self._inlet.tls and events and not relayed:
+        if self._context.certificate and not self._inlet.tls and events and not relayed:
             raise ProtocolError(Code.TLS_REQUIRED)
 
     def _challenge(self, events: list[Event]) -> None:
         match events:
-            case [Hello() as hello] if self._house.door:
-                self._claim = self._house.door.claim(hello, self._inlet.shown)
+            case [Hello() as hello] if self._context.door:
+                self._claim = self._context.door.claim(hello, self._inlet.shown)
                 self._outbox.write(encode(Challenge(self._claim.nonce)))
             case _:
                 raise ProtocolError(Code.UNEXPECTED)
@@ -181,25 +181,25 @@ class Session:
 
         A name that a guest has at the moment does not become its own.
         """
-        assert self._house.door
-        holder = holder_of(self._house, claim.hello.name)
+        assert self._context.door
+        holder = holder_of(self._context, claim.hello.name)
         if holder and not holder.certificate:
             raise Refused(Code.NAME_TAKEN)
-        self._house.door.admit(claim, proof, self.host)
+        self._context.door.admit(claim, proof, self.host)
         if self._outbox.finished:  # it was turned out meanwhile
             return
-        if holder := holder_of(self._house, claim.hello.name):
+        if holder := holder_of(self._context, claim.hello.name):
             holder.expel(Code.TAKEN_OVER)
         self._become(claim.hello.name).enter(claim.hello, claim.hello.certificate)
 
     def _admit_guest(self, name: str) -> bool:
         """Whether it may be let in under *name*, and is still here."""
-        if self._house.door:
-            self._house.door.admit_guest(name, self.host)
+        if self._context.door:
+            self._context.door.admit_guest(name, self.host)
         return not self._outbox.finished
 
     def _become(self, name: str) -> Member:
-        self._member = Member(self._house, self._outbox, self._wire, name, self.host)
+        self._member = Member(self._context, self._outbox, self._wire, name, self.host)
         with contextlib.suppress(OSError):  # other systems may lack it
             self._sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, MAX_UNSENT)
         return self._member

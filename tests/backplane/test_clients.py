@@ -10,7 +10,7 @@ import pytest
 from backplane.nodes import node_of
 from conftest import until
 from credentials import Authority
-from log.shelves import everything, opened, say
+from log.helpers import everything, opened, say
 from redis_server import RedisServer, free_port, needs_redis
 
 from greenchat.backplane import node as node_module

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from backplane.nodes import Losses, node_of
 from conftest import until
-from log.shelves import Audience
+from log.helpers import Audience
 from redis_server import RedisServer, needs_redis
 
 from greenchat.backplane.leases import INBOX, NAMES, NODES, free

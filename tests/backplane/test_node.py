@@ -4,7 +4,7 @@ import gevent
 import pytest
 from backplane.nodes import node_of
 from conftest import until
-from log.shelves import Audience, opened, say
+from log.helpers import Audience, opened, say
 from redis_server import RedisServer, needs_redis
 
 from greenchat.backplane import node as node_module

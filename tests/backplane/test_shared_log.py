@@ -5,7 +5,7 @@ import gevent
 import pytest
 from backplane.nodes import Losses, node_of
 from conftest import until
-from log.shelves import Audience, everything, opened, say
+from log.helpers import Audience, everything, opened, say
 from redis_server import RedisServer, needs_redis
 
 from greenchat.backplane import clients

@@ -88,12 +88,12 @@ def jump_redis(world: World, chance: random.Random) -> str:
 def part(world: World, chance: random.Random) -> str:
     """A server does not reach Redis, while its users reach it; what was on its way comes later, or never."""
     assert isinstance(world, Nodes)
-    street, seconds, breaks = chance.choice(world.streets), chance.choice([0.5, 3, 11]), chance.random() < 0.5
-    street.open = False
+    proxy, seconds, breaks = chance.choice(world.proxies), chance.choice([0.5, 3, 11]), chance.random() < 0.5
+    proxy.open = False
     gevent.sleep(seconds)
     if breaks:
-        street.cut()
-    street.open = True
+        proxy.cut()
+    proxy.open = True
     return f"a server was cut off for {seconds} s" + (", and its connections broke" if breaks else "")
 
 
@@ -101,7 +101,7 @@ def cut(world: World, chance: random.Random) -> str:
     """Connections break, and others are made."""
     assert isinstance(world, Nodes)
     for _ in range(5):
-        chance.choice(world.streets).cut()
+        chance.choice(world.proxies).cut()
         gevent.sleep(0.3)
     return "connections to Redis broke"
 
@@ -109,19 +109,19 @@ def cut(world: World, chance: random.Random) -> str:
 def delay(world: World, chance: random.Random) -> str:
     """A long way to Redis."""
     assert isinstance(world, Nodes)
-    street, late = chance.choice(world.streets), chance.choice([0.02, 0.2])
-    street.delay = late
+    proxy, late = chance.choice(world.proxies), chance.choice([0.02, 0.2])
+    proxy.delay = late
     gevent.sleep(3)
-    street.delay = 0.0
+    proxy.delay = 0.0
     return f"a server was {late} s from Redis"
 
 
 def lose_packets(world: World, chance: random.Random) -> str:
     """A server's packets to Redis vanish, as when a cable is pulled, while its users reach it; or all of them do."""
     assert isinstance(world, Nodes)
-    assert world.village
+    assert world.network
     namespace, seconds, alone = (
-        chance.choice(world.village.namespaces),
+        chance.choice(world.network.namespaces),
         chance.choice([1, 5, 11]),
         chance.random() < 0.5,
     )
@@ -142,7 +142,7 @@ def possible(world: World) -> tuple[Fault, ...]:
     """All that can happen to *world* here."""
     if not isinstance(world, Nodes):
         return OF_DISK
-    return (*OF_NODES, lose_packets) if world.village else OF_NODES
+    return (*OF_NODES, lose_packets) if world.network else OF_NODES
 
 
 OF_NODES: tuple[Fault, ...] = (

@@ -14,7 +14,7 @@ from typing import Protocol
 import gevent
 import gevent.pool
 from chaos.history import Witness, violations
-from chaos.village import Namespace, Village
+from chaos.network import Namespace, Network
 from gevent import socket, subprocess
 from gevent.lock import BoundedSemaphore
 from programs import TOP
@@ -24,12 +24,12 @@ from greenchat import ChatClient
 from greenchat.backplane.leases import NODES
 from greenchat.backplane.scripts import PREFIX
 from greenchat.backplane.store import Store
-from greenchat.client.place import Place
+from greenchat.client.resume import ResumeState
 from greenchat.errors import ServerGone
-from greenchat.log.database import Database, Kept
+from greenchat.log.database import Database, Retention
 from greenchat.net import listen
 
-__all__ = ["Disk", "Guest", "Machine", "Nodes", "Street", "User", "World", "settled", "users_of"]
+__all__ = ["Disk", "Guest", "Machine", "Nodes", "Proxy", "User", "World", "settled", "users_of"]
 
 RATE = 10
 """Messages a second that each user says."""
@@ -46,7 +46,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = SETTLE) -
         gevent.sleep(0.02)
 
 
-class Street:
+class Proxy:
     """The way from a node to *port*, in this process: it can be slow, swallow everything, or break."""
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
@@ -154,7 +154,7 @@ class World(Protocol):
 
 
 class Nodes:
-    """Several servers on one Redis, each with a street of its own to it.
+    """Several servers on one Redis, each with a proxy of its own to it.
 
     If they are to be *apart*, and that can be, each is in a network namespace of its own.
     """
@@ -164,16 +164,16 @@ class Nodes:
         self.redis = RedisServer()
         self.redis_is_mine = BoundedSemaphore()
         """For who does something to it, one at a time."""
-        self.village = Village(count) if apart and Village.can_be() else None
-        host = Village.REDIS if self.village else "127.0.0.1"
-        self.streets = [Street(self.redis.port, host) for _ in range(count)]
+        self.network = Network(count) if apart and Network.can_be() else None
+        host = Network.REDIS if self.network else "127.0.0.1"
+        self.proxies = [Proxy(self.redis.port, host) for _ in range(count)]
         self.machines = [
             Machine(
-                "--backplane", f"redis://{host}:{street.port}",
-                room=self.village.namespaces[number] if self.village else None,
+                "--backplane", f"redis://{host}:{proxy.port}",
+                room=self.network.namespaces[number] if self.network else None,
                 clock=self._home / str(number),
             )
-            for number, street in enumerate(self.streets)
+            for number, proxy in enumerate(self.proxies)
         ]  # fmt: skip
 
     def log(self, room: str) -> list[str]:
@@ -202,11 +202,11 @@ class Nodes:
             with contextlib.suppress(OSError):
                 machine.signal(signal.SIGCONT)
             machine.kill()
-        for street in self.streets:
-            street.close()
+        for proxy in self.proxies:
+            proxy.close()
         self.redis.close()
-        if self.village:
-            self.village.close()
+        if self.network:
+            self.network.close()
         shutil.rmtree(self._home)
 
 
@@ -218,7 +218,7 @@ class Disk:
         self.machines = [Machine("--data", str(self._home), clock=self._home / "clock")]
 
     def log(self, room: str) -> list[str]:
-        database, lines = Database(self._home / "messages.db", Kept()), list[str]()
+        database, lines = Database(self._home / "messages.db", Retention()), list[str]()
         while entries := database.read(room, len(lines)):
             for entry in entries:
                 lines += entry.block.decode().split("\n")[:-1]
@@ -250,7 +250,7 @@ class User:
         )  # fmt: skip
         self.talking = False
         self.client.start()
-        self.witness.begin = self._place._position
+        self.witness.begin = self._state._position
         self._listening = gevent.spawn(self._listen)
         self._talking = gevent.spawn(self._talk)
 
@@ -279,7 +279,7 @@ class User:
                 self.witness.heard.append(str(message))
 
     def _on_lost(self, _gone: ServerGone) -> None:
-        self._acknowledged = len(self.witness.said) - self._place.unplaced
+        self._acknowledged = len(self.witness.said) - self._state.unacknowledged
 
     def _on_back(self, lost: int | None) -> None:
         if lost is not None:
@@ -288,16 +288,16 @@ class User:
         inbox = self.client._inbox
         self._old = len(inbox._lines) + sum(block.count(b"\n") for block in inbox._blocks)
         self.witness.anew += 1
-        self.witness.begin = self._place._position
+        self.witness.begin = self._state._position
         self.witness.heard.clear()
         del self.witness.said[: self._acknowledged]
         self._acknowledged = 0
 
     @property
-    def _place(self) -> Place:
-        place = self.client._connection._place
-        assert place
-        return place
+    def _state(self) -> ResumeState:
+        state = self.client._connection._resume
+        assert state
+        return state
 
 
 class Guest:
@@ -369,7 +369,7 @@ def settled(world: World, users: list[User]) -> list[str]:
     """What is not as promised, once all that was said has come to all."""
     for user in users:
         user.talking = False
-    until(lambda: not any(user.client.unplaced for user in users), "not all that was said had a place")
+    until(lambda: not any(user.client.unacknowledged for user in users), "not all that was said had a place")
     logs = {room: world.log(room) for room in {user.witness.room for user in users}}
     with contextlib.suppress(AssertionError):  # the violations say it better
         until(lambda: all(_has_heard(user.witness, logs) for user in users), "not all was heard", 20)

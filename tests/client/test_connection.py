@@ -9,7 +9,7 @@ from client.street import Tap
 from conftest import Stub, Wire, until
 
 from greenchat import ChatClient, ChatServer
-from greenchat.client import connection, place, session
+from greenchat.client import connection, resume, session
 from greenchat.errors import Code, GreenchatError, ServerGone
 from greenchat.protocol.records import Error, Hello, Note, Ping, Pong, Refused, Welcome
 
@@ -88,7 +88,7 @@ def test_what_was_said_reaches_all_once_and_in_order_however_often_the_link_brea
             gevent.sleep(0.001)  # some of it has left, and some was acknowledged
             away.cut()
     assert heard(bob, 300) == [f"ann: {number}" for number in range(300)]
-    until(lambda: ann.unplaced == 0)
+    until(lambda: ann.unacknowledged == 0)
 
 
 def test_what_is_said_while_the_server_is_away_waits_for_it(away: Away) -> None:
@@ -97,7 +97,7 @@ def test_what_is_said_while_the_server_is_away_waits_for_it(away: Away) -> None:
     away.cut()
     ann.send("one")
     ann.send("two")
-    assert ann.unplaced == 2
+    assert ann.unacknowledged == 2
     away.tap.open_door()
     assert heard(bob, 2) == ["ann: one", "ann: two"]
 
@@ -132,7 +132,7 @@ def test_client_may_be_closed_while_it_is_away(away: Away) -> None:
     ann.send("never heard")
     with gevent.Timeout(2):
         ann.close()
-    assert ann.unplaced == 1
+    assert ann.unacknowledged == 1
 
 
 def test_closing_waits_for_what_was_said(away: Away) -> None:
@@ -140,7 +140,7 @@ def test_closing_waits_for_what_was_said(away: Away) -> None:
     for number in range(500):
         ann.send(str(number))
     ann.close()
-    assert ann.unplaced == 0
+    assert ann.unacknowledged == 0
     assert heard(bob, 500)[-1] == "ann: 499"
 
 
@@ -199,7 +199,7 @@ def test_server_that_knows_of_no_sessions_is_not_come_back_to(away: Away, stub: 
     ann.send("hi")
     assert gone(ann).code == Code.SERVER_GONE
     serving.get(timeout=5)
-    assert (away.lost, ann.unplaced) == ([], 0)
+    assert (away.lost, ann.unacknowledged) == ([], 0)
 
 
 @pytest.mark.parametrize("reconnect", [False, True])
@@ -220,7 +220,7 @@ def test_nothing_can_be_said_before_the_start_or_after_the_end(away: Away, stub:
 
 
 def test_who_waits_for_room_is_told_of_the_end(away: Away, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "MAX_UNPLACED", 1)
+    monkeypatch.setattr(resume, "MAX_UNACKNOWLEDGED", 1)
     wires = list[Wire]()
 
     def serve() -> None:
@@ -252,7 +252,7 @@ def test_server_without_sessions_is_not_come_back_to_with_what_waits(away: Away,
     until(lambda: away.lost)
     ann.send("waiting")
     assert "knows of no sessions" in str(gone(ann))
-    assert ann.unplaced == 1
+    assert ann.unacknowledged == 1
     serving.get(timeout=5)
 
 

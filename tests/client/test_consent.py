@@ -13,7 +13,7 @@ from greenchat.security.known import Known
 KEY, OTHER = b"ann's", b"another"
 
 
-class House:
+class ServerContext:
     """A consent, and what its user was asked."""
 
     def __init__(self, root: Path, accept: Accept) -> None:
@@ -31,8 +31,8 @@ class House:
 
 
 @pytest.fixture
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
-    return House(tmp_path, request.param)
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> ServerContext:
+    return ServerContext(tmp_path, request.param)
 
 
 def accepting(*accept: Accept) -> pytest.MarkDecorator:
@@ -40,28 +40,28 @@ def accepting(*accept: Accept) -> pytest.MarkDecorator:
 
 
 @accepting(Accept.ALL)
-def test_all_are_let_in_and_nobody_is_asked_or_remembered(house: House) -> None:
+def test_all_are_let_in_and_nobody_is_asked_or_remembered(house: ServerContext) -> None:
     assert house.comes() == house.comes("eve", b"") == ""
     assert house.asked == []
     assert not house.peers.knows("ann", KEY)
 
 
 @accepting(Accept.NONE)
-def test_none_are_let_in_and_nobody_is_asked(house: House) -> None:
+def test_none_are_let_in_and_nobody_is_asked(house: ServerContext) -> None:
     house.peers.remember("ann", KEY)
     assert house.comes() == Code.NOT_ACCEPTED
     assert house.asked == []
 
 
 @accepting(Accept.KNOWN)
-def test_known_are_let_in(house: House) -> None:
+def test_known_are_let_in(house: ServerContext) -> None:
     house.peers.remember("ann", KEY)
     assert house.comes() == ""
     assert house.asked == []
 
 
 @accepting(Accept.KNOWN)
-def test_unknown_is_refused_until_the_user_says_otherwise_and_then_known(house: House) -> None:
+def test_unknown_is_refused_until_the_user_says_otherwise_and_then_known(house: ServerContext) -> None:
     assert house.comes() == house.comes(file="another") == Code.ASKED
     assert house.asked == [Question("ann", "file", KEY)]
     assert house.consent.answer(yes=True) == house.asked[0]
@@ -72,7 +72,7 @@ def test_unknown_is_refused_until_the_user_says_otherwise_and_then_known(house: 
 
 
 @accepting(Accept.ASK)
-def test_asked_about_whoever_comes_also_the_known(house: House) -> None:
+def test_asked_about_whoever_comes_also_the_known(house: ServerContext) -> None:
     house.peers.remember("ann", KEY)
     assert house.comes() == house.comes() == Code.ASKED
     assert len(house.asked) == 1
@@ -81,7 +81,7 @@ def test_asked_about_whoever_comes_also_the_known(house: House) -> None:
 
 
 @accepting(Accept.ASK, Accept.KNOWN)
-def test_who_was_denied_is_not_asked_about_again(house: House) -> None:
+def test_who_was_denied_is_not_asked_about_again(house: ServerContext) -> None:
     house.comes()
     house.consent.answer(yes=False)
     assert house.comes() == house.comes() == Code.NOT_ACCEPTED
@@ -90,7 +90,7 @@ def test_who_was_denied_is_not_asked_about_again(house: House) -> None:
 
 
 @accepting(Accept.ASK)
-def test_answer_is_about_who_was_shown_whoever_came_since(house: House) -> None:
+def test_answer_is_about_who_was_shown_whoever_came_since(house: ServerContext) -> None:
     house.comes()
     house.comes("eve", OTHER)
     assert [question.requester for question in house.asked] == ["ann"]
@@ -106,7 +106,7 @@ def test_answer_is_about_who_was_shown_whoever_came_since(house: House) -> None:
 
 
 @accepting(Accept.ASK)
-def test_answer_is_about_one_key_and_without_one_about_a_name(house: House) -> None:
+def test_answer_is_about_one_key_and_without_one_about_a_name(house: ServerContext) -> None:
     house.comes()
     house.consent.answer(yes=True)
     assert house.comes("ann", OTHER) == Code.ASKED
@@ -116,14 +116,14 @@ def test_answer_is_about_one_key_and_without_one_about_a_name(house: House) -> N
 
 
 @accepting(*Accept)
-def test_changed_key_is_refused_whatever_is_accepted(house: House) -> None:
+def test_changed_key_is_refused_whatever_is_accepted(house: ServerContext) -> None:
     house.peers.remember("ann", OTHER)
     assert house.comes() == Code.KEY_CHANGED
     assert house.asked == []
 
 
 @accepting(Accept.ASK)
-def test_row_31_questions_are_bounded(house: House) -> None:
+def test_row_31_questions_are_bounded(house: ServerContext) -> None:
     for number in range(10 * MAX_QUESTIONS):
         assert house.comes(f"user{number}", b"%d" % number) == Code.ASKED
     while house.consent.answer(yes=False):
@@ -132,7 +132,7 @@ def test_row_31_questions_are_bounded(house: House) -> None:
 
 
 @accepting(Accept.ASK)
-def test_who_has_given_up_takes_nobody_s_place(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_has_given_up_takes_nobody_s_place(house: ServerContext, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(10 * MAX_QUESTIONS):
         house.comes(f"user{number}", b"%d" % number)
     monkeypatch.setattr(consent_module, "CONSENT_SECONDS", -1.0)
@@ -143,7 +143,7 @@ def test_who_has_given_up_takes_nobody_s_place(house: House, monkeypatch: pytest
 
 
 @accepting(Accept.ASK)
-def test_key_with_many_names_takes_one_place(house: House) -> None:
+def test_key_with_many_names_takes_one_place(house: ServerContext) -> None:
     for number in range(MAX_QUESTIONS):
         assert house.comes(f"user{number}") == Code.ASKED
     assert house.comes("bob", OTHER) == Code.ASKED

@@ -151,7 +151,7 @@ def test_owner_that_has_left_is_not_waited_for(people: People, dan: Owner) -> No
     request = fetching(people.client("ann", route=Route.DIRECT))
     end = dan.pulled()
     dan.wire.close()
-    until(lambda: not people._server._house.directory.find("dan"))
+    until(lambda: not people._server._context.directory.find("dan"))
     end.close()
     assert code_of(request) == Code.UNKNOWN_OWNER
 

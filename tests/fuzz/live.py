@@ -70,7 +70,7 @@ def tls_records(data: bytes) -> None:
                 assert receive(piece) == b""
 
 
-class House:
+class ServerContext:
     """A server, and a member that hears all."""
 
     def __init__(self, server: ChatServer, enter: Callable[[int], Listener]) -> None:
@@ -111,14 +111,14 @@ def _witness(port: int) -> Listener:
 
 
 @once
-def _house() -> House:
-    return House(ChatServer(), _witness)
+def _context() -> ServerContext:
+    return ServerContext(ChatServer(), _witness)
 
 
 @watched
 def session(data: bytes) -> None:
     """What a peer says to a server."""
-    house = _house()
+    house = _context()
     peer = connect(house.server.port)
     with contextlib.suppress(OSError):
         peer.sendall(data)

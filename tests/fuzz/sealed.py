@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from fuzz.ground import connect, directory, ends, once, rest_of, watched
-from fuzz.live import House, Listener, Owner, Requester, pending
+from fuzz.live import Listener, Owner, Requester, ServerContext, pending
 from gevent import socket
 
 from greenchat import ChatServer
@@ -99,14 +99,14 @@ def _registry() -> Registry:
 
 
 @once
-def _house() -> House:
-    return House(ChatServer(certificate=_certificate(), registry=_registry()), _witness)
+def _context() -> ServerContext:
+    return ServerContext(ChatServer(certificate=_certificate(), registry=_registry()), _witness)
 
 
 @watched
 def door(data: bytes) -> None:
     """What a peer says to a server where names belong to keys: nobody gets one without."""
-    house = _house()
+    house = _context()
     rest_of(_visit(house.server.port, data[:1], data[1:]))
     house.check()
     assert {owned.name for owned in _registry().names()} <= {"witness", "ann"}

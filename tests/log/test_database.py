@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from greenchat.log import database as module
-from greenchat.log.database import Database, Kept, Row, State
+from greenchat.log.database import Database, Retention, Row, State
 from greenchat.log.log import Entry
 from greenchat.protocol.limits import MAX_SPEAKERS
 
@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def database(path: Path) -> Iterator[Database]:
-    one = Database(path, Kept())
+    one = Database(path, Retention())
     yield one
     one.close()
 
@@ -54,17 +54,17 @@ def test_room_of_which_nothing_is_known(database: Database) -> None:
 
 
 def test_room_where_nothing_was_said_yet_keeps_its_epoch(path: Path) -> None:
-    first, second = Database(path, Kept()), Database(path, Kept())
+    first, second = Database(path, Retention()), Database(path, Retention())
     assert first.state("lobby") == second.state("lobby")
     first.close()
     second.close()
 
 
 def test_what_was_committed_is_there_when_it_is_opened_again(path: Path) -> None:
-    first = Database(path, Kept())
+    first = Database(path, Retention())
     first.commit([row(1, said=1), row(3, b"a\nb\n", said=3), row(1, room="tea", origin="bob")])
     first.close()
-    again = Database(path, Kept())
+    again = Database(path, Retention())
     assert again.read("lobby", 0) == [Entry(1, 1, b"x\n", "ann", 1), Entry(3, 2, b"a\nb\n", "ann", 3)]
     assert blocks(again, "tea") == [b"x\n"]
     assert (again.state("lobby"), again.state("tea")) == (
@@ -89,7 +89,7 @@ def test_file_is_for_its_user_alone(database: Database, path: Path) -> None:
 
 
 def test_room_keeps_its_last_lines(path: Path) -> None:
-    database = Database(path, Kept(lines=1000))
+    database = Database(path, Retention(lines=1000))
     begins: dict[str, int] = {}
     for number in range(1, 2001):
         begins |= database.commit([row(number, b"%d\n" % number), row(number, room="tea" if number < 9 else "pub")])
@@ -106,7 +106,7 @@ def test_room_keeps_its_last_lines(path: Path) -> None:
 
 
 def test_file_has_so_many_bytes_and_the_newest_of_all_rooms(path: Path) -> None:
-    database = Database(path, Kept(size=1_000_000))
+    database = Database(path, Retention(size=1_000_000))
     for number in range(1, 1001):
         database.commit([row((number + 1) // 2, b"x" * 4000 + b"\n", room=f"{number % 2}")])
         assert database._used() <= 1_000_000 + 33_000
@@ -129,23 +129,23 @@ def test_journal_is_emptied(database: Database, path: Path) -> None:
 
 
 def test_what_is_old_is_forgotten(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    database = Database(path, Kept(seconds=60))
+    database = Database(path, Retention(seconds=60))
     monkeypatch.setattr(time, "time", lambda: 1000.0)
     database.commit([row(1, b"old\n")])
     monkeypatch.setattr(time, "time", lambda: 1050.0)
     database.commit([row(2, b"new\n")])
-    assert database.tidy() == {}
+    assert database.expire() == {}
     monkeypatch.setattr(time, "time", lambda: 1070.0)
-    assert database.tidy() == {"lobby": 1}
-    assert (blocks(database), database.tidy()) == ([b"new\n"], {})
+    assert database.expire() == {"lobby": 1}
+    assert (blocks(database), database.expire()) == ([b"new\n"], {})
     database.close()
 
 
 def test_position_is_kept_though_all_is_forgotten(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    database = Database(path, Kept(seconds=60))
+    database = Database(path, Retention(seconds=60))
     database.commit([row(1), row(2)])
     monkeypatch.setattr(time, "time", lambda: 1e12)
-    assert database.tidy() == {"lobby": 2}
+    assert database.expire() == {"lobby": 2}
     assert database.state("lobby") == State("epoch of lobby", 2, 2)
     database.close()
 
@@ -157,21 +157,21 @@ def test_speakers_are_bounded(database: Database, monkeypatch: pytest.MonkeyPatc
         rows = [(f"{second} {number}", 1, second) for number in range(1000)]
         with database._change():
             database._db.executemany("INSERT INTO speakers VALUES (?, ?, ?)", rows)
-    database.tidy()
+    database.expire()
     assert database._count("SELECT count(*) FROM speakers") <= MAX_SPEAKERS + 1000
     assert (database.said("0 0"), database.said("66 999")) == (None, 1)
 
 
 def test_places_of_empty_rooms_are_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT_ROOMS", 10)
-    database = Database(path, Kept(seconds=0))
+    database = Database(path, Retention(seconds=0))
     database.commit([row(1, room=str(number)) for number in range(10)])
     monkeypatch.setattr(time, "time", lambda: 1e12)
-    database.tidy()
-    database.tidy()
+    database.expire()
+    database.expire()
     assert database._count("SELECT count(*) FROM rooms") == 10
     database.commit([row(1, room="10")])
-    database.tidy()
+    database.expire()
     epoch = database.state("new").epoch
     assert [database.state(str(number)) for number in (0, 9)] == [State(epoch, 0, 0)] * 2
     assert database.state("10") == State("epoch of 10", 1, 0)
@@ -185,7 +185,7 @@ def test_torn_write_damages_nothing_that_was_committed(tmp_path: Path, sizes: li
     for old in tmp_path.iterdir():
         old.unlink()
     path, journal = tmp_path / "messages.db", tmp_path / "messages.db-wal"
-    database = Database(path, Kept())
+    database = Database(path, Retention())
     lengths = []
     for number, size in enumerate(sizes, 1):
         database.commit([row(number, b"%d" % number * size + b"\n")])
@@ -197,7 +197,7 @@ def test_torn_write_damages_nothing_that_was_committed(tmp_path: Path, sizes: li
     garbage = data.draw(st.binary(max_size=100))
     (tmp_path / "torn.db-wal").write_bytes(written[:torn] + garbage)
     database.close()
-    after = Database(tmp_path / "torn.db", Kept())
+    after = Database(tmp_path / "torn.db", Retention())
     found, position = list[bytes](), 0
     while entries := after.read("lobby", position):
         found += [entry.block for entry in entries]

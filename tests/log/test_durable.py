@@ -10,11 +10,11 @@ import gevent
 import gevent.event
 import pytest
 from conftest import until
-from log.shelves import everything, opened, say
+from log.helpers import everything, opened, say
 
 from greenchat.errors import Code, LogError, Refused
 from greenchat.log import durable, queue
-from greenchat.log.database import Database, Kept
+from greenchat.log.database import Database, Retention
 from greenchat.log.durable import DurableLog, DurableLogs
 from greenchat.log.log import Entry
 from greenchat.protocol.limits import TAIL_LINES
@@ -48,7 +48,7 @@ def test_more_is_read_than_memory_holds(logs: DurableLogs) -> None:
 
 
 def test_log_begins_later_when_it_has_forgotten_some(tmp_path: Path) -> None:
-    with contextlib.closing(DurableLogs(tmp_path, Kept(lines=100))) as logs:
+    with contextlib.closing(DurableLogs(tmp_path, Retention(lines=100))) as logs:
         log = opened(logs)
         for number in range(300):
             log.append("ann", b"%d\n" % number, 1, 0)
@@ -58,8 +58,8 @@ def test_log_begins_later_when_it_has_forgotten_some(tmp_path: Path) -> None:
 
 
 def test_what_is_too_old_goes_though_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable, "TIDY_DATA_SECONDS", 0.01)
-    with contextlib.closing(DurableLogs(tmp_path, Kept(seconds=-10))) as logs:
+    monkeypatch.setattr(durable, "EXPIRY_SECONDS", 0.01)
+    with contextlib.closing(DurableLogs(tmp_path, Retention(seconds=-10))) as logs:
         log = opened(logs)
         say(log, b"a")
         until(lambda: log.begin == 1)
@@ -148,7 +148,7 @@ def test_who_asks_a_disk_that_fails_is_refused(logs: DurableLogs, monkeypatch: p
 WRITER = """
 import sys
 from pathlib import Path
-from log.shelves import opened
+from log.helpers import opened
 from greenchat.log.durable import DurableLogs
 logs = DurableLogs(Path(sys.argv[1]))
 log = opened(logs)

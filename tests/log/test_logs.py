@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from log.shelves import Audience, everything, opened, say
+from log.helpers import Audience, everything, opened, say
 from redis_server import RedisServer, needs_redis
 
 from greenchat.backplane.node import Node

@@ -1,4 +1,4 @@
-from log.shelves import Audience, opened, say
+from log.helpers import Audience, opened, say
 
 from greenchat.log.log import Entry
 from greenchat.log.memory import MemoryLogs

@@ -8,7 +8,7 @@ from gevent.event import Event
 
 from greenchat.errors import Code, LogError, Refused
 from greenchat.log import queue
-from greenchat.log.queue import Queue
+from greenchat.log.queue import WriteQueue
 from greenchat.protocol.limits import PLACED_AT_ONCE
 
 
@@ -17,7 +17,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.done: list[str] = []
-        self.queue: Queue[str] = Queue(self._write, self.done.extend)
+        self.queue: WriteQueue[str] = WriteQueue(self._write, self.done.extend)
         self.batches: list[list[str]] = []
         self.tries = 0
         self.open = Event()

@@ -20,7 +20,7 @@ HOME = "127.0.0.1"
 AWAY = "192.0.2.1"
 
 
-class House:
+class ServerContext:
     """A server's door, and those who come to it."""
 
     def __init__(self, root: Path) -> None:
@@ -59,8 +59,8 @@ def refusal() -> Iterator[Outcome]:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    one = House(tmp_path)
+def house(tmp_path: Path) -> Iterator[ServerContext]:
+    one = ServerContext(tmp_path)
     yield one
     one.registry.close()
 
@@ -75,7 +75,7 @@ def eve(tmp_path: Path) -> Identity:
     return Identity(tmp_path / "eve.pem")
 
 
-def test_first_key_to_use_a_name_owns_it(house: House, ann: Identity, eve: Identity) -> None:
+def test_first_key_to_use_a_name_owns_it(house: ServerContext, ann: Identity, eve: Identity) -> None:
     assert house.come(ann, "ann") is None
     assert house.come(ann, "ann") is None
     assert house.come(eve, "ann") == Code.NAME_OWNED
@@ -84,12 +84,12 @@ def test_first_key_to_use_a_name_owns_it(house: House, ann: Identity, eve: Ident
     assert house.guest("guest") is None
 
 
-def test_proof_for_another_server_is_refused(house: House, ann: Identity, tmp_path: Path) -> None:
+def test_proof_for_another_server_is_refused(house: ServerContext, ann: Identity, tmp_path: Path) -> None:
     assert house.come(ann, "ann", at=new_certificate(tmp_path / "other.pem")) == Code.BAD_PROOF
     assert house.registry.names() == []
 
 
-def test_proof_cannot_be_replayed(house: House, ann: Identity) -> None:
+def test_proof_cannot_be_replayed(house: ServerContext, ann: Identity) -> None:
     hello = Hello(1, "ann", 0, text_of(ann.certificate))
     first = house.claim(hello)
     proof = Proof(prove(ann, first.nonce, house.certificate.der, "ann"))
@@ -99,20 +99,20 @@ def test_proof_cannot_be_replayed(house: House, ann: Identity) -> None:
     assert refused.value.code == Code.BAD_PROOF
 
 
-def test_somebody_else_s_certificate_is_of_no_use(house: House, ann: Identity, eve: Identity) -> None:
+def test_somebody_else_s_certificate_is_of_no_use(house: ServerContext, ann: Identity, eve: Identity) -> None:
     claim = house.claim(Hello(1, "ann", 0, text_of(ann.certificate)))
     with pytest.raises(Refused) as refused:
         house.door.admit(claim, Proof(prove(eve, claim.nonce, house.certificate.der, "ann")), AWAY)
     assert refused.value.code == Code.BAD_PROOF
 
 
-def test_certificate_that_is_none_is_a_coded_error(house: House) -> None:
+def test_certificate_that_is_none_is_a_coded_error(house: ServerContext) -> None:
     with pytest.raises(ProtocolError) as refused:
         house.claim(Hello(1, "ann", 0, "!"))
     assert refused.value.code == Code.BAD_PROOF
 
 
-def test_invitation_comes_with_the_hello(house: House, ann: Identity) -> None:
+def test_invitation_comes_with_the_hello(house: ServerContext, ann: Identity) -> None:
     house.door = Door(house.registry, members_only=True)
     assert house.come(ann, "ann") == Code.MEMBERS_ONLY
     invite = house.registry.invite(60)
@@ -122,7 +122,7 @@ def test_invitation_comes_with_the_hello(house: House, ann: Identity) -> None:
 
 
 def test_who_fails_often_is_not_heard_for_a_while(
-    house: House, ann: Identity, eve: Identity, monkeypatch: pytest.MonkeyPatch
+    house: ServerContext, ann: Identity, eve: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house.come(ann, "ann")
     for _ in range(FAILURES):
@@ -135,7 +135,7 @@ def test_who_fails_often_is_not_heard_for_a_while(
     assert house.guest("guest") is None
 
 
-def test_own_trouble_is_nobody_s_failure(house: House, ann: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_trouble_is_nobody_s_failure(house: ServerContext, ann: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_arguments: object, **_more: object) -> None:
         raise SecurityError(Code.FAILED, "the disk is gone")
 
@@ -146,7 +146,7 @@ def test_own_trouble_is_nobody_s_failure(house: House, ann: Identity, monkeypatc
     assert house.guest("guest") is None
 
 
-def test_proof_is_for_the_certificate_that_was_shown(house: House, ann: Identity, tmp_path: Path) -> None:
+def test_proof_is_for_the_certificate_that_was_shown(house: ServerContext, ann: Identity, tmp_path: Path) -> None:
     """Another may have taken its place since."""
     claim = house.claim(Hello(1, "ann", 0, text_of(ann.certificate)))
     shown = house.certificate.der
@@ -154,7 +154,7 @@ def test_proof_is_for_the_certificate_that_was_shown(house: House, ann: Identity
     house.door.admit(claim, Proof(prove(ann, claim.nonce, shown, "ann")), AWAY)
 
 
-def test_this_machine_may_fail_as_often_as_it_likes(house: House, ann: Identity, eve: Identity) -> None:
+def test_this_machine_may_fail_as_often_as_it_likes(house: ServerContext, ann: Identity, eve: Identity) -> None:
     house.come(ann, "ann")
     for _ in range(2 * FAILURES):
         assert house.come(eve, "ann", host=HOME) == Code.NAME_OWNED
@@ -162,7 +162,7 @@ def test_this_machine_may_fail_as_often_as_it_likes(house: House, ann: Identity,
 
 
 def test_failures_of_many_networks_fill_no_memory(
-    house: House, ann: Identity, eve: Identity, monkeypatch: pytest.MonkeyPatch
+    house: ServerContext, ann: Identity, eve: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_FAILING", 5)
     house.come(ann, "ann")
@@ -171,7 +171,7 @@ def test_failures_of_many_networks_fill_no_memory(
     assert list(house.door._failing) == [f"192.0.2.{number}" for number in range(15, 20)]
 
 
-def test_who_is_banned_by_address_is_not_let_in(house: House, ann: Identity) -> None:
+def test_who_is_banned_by_address_is_not_let_in(house: ServerContext, ann: Identity) -> None:
     house.registry.ban("127.0.0.1")
     assert house.guest("guest", HOME) == Code.BANNED
     assert house.come(ann, "ann", host=HOME) == Code.BANNED
@@ -179,7 +179,7 @@ def test_who_is_banned_by_address_is_not_let_in(house: House, ann: Identity) -> 
 
 
 def test_trouble_of_the_server_is_logged_and_a_peer_is_not_told_of_paths(
-    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    house: ServerContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise SecurityError(Code.FAILED, "cannot use /secret/names.db: disk I/O error")
@@ -190,7 +190,7 @@ def test_trouble_of_the_server_is_logged_and_a_peer_is_not_told_of_paths(
     assert caplog.messages == ["cannot use /secret/names.db: disk I/O error"]
 
 
-def test_attempts_made_at_once_count_all(house: House, ann: Identity, eve: Identity) -> None:
+def test_attempts_made_at_once_count_all(house: ServerContext, ann: Identity, eve: Identity) -> None:
     house.come(ann, "ann")
     tries = [gevent.spawn(house.come, eve, "ann") for _ in range(3 * FAILURES)]
     gevent.joinall(tries)
@@ -199,7 +199,7 @@ def test_attempts_made_at_once_count_all(house: House, ann: Identity, eve: Ident
     assert codes.count(Code.TOO_MANY_FAILURES) == 2 * FAILURES
 
 
-def test_attempts_that_succeed_are_no_failures(house: House, ann: Identity) -> None:
+def test_attempts_that_succeed_are_no_failures(house: ServerContext, ann: Identity) -> None:
     for number in range(2 * FAILURES):
         assert house.guest(f"guest{number}") is None
     assert house.door._failing == {}

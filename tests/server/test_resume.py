@@ -1,12 +1,12 @@
 import pytest
-from log.shelves import Audience
+from log.helpers import Audience
 
 from greenchat.errors import Code, Refused
 from greenchat.log.log import Entry
 from greenchat.log.memory import MemoryLog, MemoryLogs
 from greenchat.protocol.limits import MAX_HISTORY
 from greenchat.protocol.records import Hello
-from greenchat.server.resume import missed, new_origin, origin_of, start
+from greenchat.server.resume import new_origin, origin_of, replay, resume_position
 
 
 def hello(name: str = "ann", room: str = "", session: str = "s") -> Hello:
@@ -50,12 +50,12 @@ def test_origin_does_not_tell_the_secret() -> None:
 def test_it_goes_on_where_it_was_as_far_as_there_is_anything(asked: dict[str, object], position: int) -> None:
     log = filled(50, begin=10)
     log.epoch = "same"
-    assert start(log, Hello(1, "ann", 0, **asked)) == position  # type: ignore[arg-type]  # as they are named there
+    assert resume_position(log, Hello(1, "ann", 0, **asked)) == position  # type: ignore[arg-type]  # as they are named there
 
 
 def test_what_was_missed_is_told_to_its_end_though_more_comes_meanwhile() -> None:
     log, told = filled(3), list[Entry]()
-    for entries in missed(log, 1):
+    for entries in replay(log, 1):
         told += entries
         if log.position < 6:
             log.append("bob", b"more\n", 1, 0)
@@ -64,5 +64,5 @@ def test_what_was_missed_is_told_to_its_end_though_more_comes_meanwhile() -> Non
 
 def test_gap_is_no_way_to_go_on() -> None:
     with pytest.raises(Refused) as refused:
-        list(missed(filled(50, begin=30), 20))
+        list(replay(filled(50, begin=30), 20))
     assert refused.value.code == Code.SLOW_CONSUMER

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import gevent
 import pytest
 from conftest import until
-from server.ears import Ear
+from server.fake_member import FakeMember
 
 from greenchat.protocol.limits import MAX_LINE, MAX_PASS, MAX_PIECE, MIN_PIECE
 from greenchat.server.room import Room
@@ -16,8 +16,8 @@ def room() -> Iterator[Room]:
     one.close()
 
 
-def joined(room: Room, *names: str) -> list[Ear]:
-    ears = [Ear(name) for name in names]
+def joined(room: Room, *names: str) -> list[FakeMember]:
+    ears = [FakeMember(name) for name in names]
     for ear in ears:
         room.join(ear)
     return ears

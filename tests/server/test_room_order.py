@@ -1,7 +1,7 @@
 from conftest import until
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server.ears import Ear
+from server.fake_member import FakeMember
 
 from greenchat.server.room import Room
 
@@ -11,16 +11,16 @@ class Story:
 
     def __init__(self) -> None:
         self.room = Room()
-        self.here: dict[int, Ear] = {}
-        self.due: dict[Ear, list[bytes]] = {}
-        self.began: dict[Ear, int] = {}
+        self.here: dict[int, FakeMember] = {}
+        self.due: dict[FakeMember, list[bytes]] = {}
+        self.began: dict[FakeMember, int] = {}
         """The position that each was told when it joined."""
-        self.gone: list[Ear] = []
+        self.gone: list[FakeMember] = []
         self.count = 0
 
     def step(self, kind: str, who: int) -> None:
         if kind == "join" and who not in self.here:
-            self.here[who] = Ear(f"n{who}", tracked=who % 2 == 1)
+            self.here[who] = FakeMember(f"n{who}", tracked=who % 2 == 1)
             self.due[self.here[who]] = []
             self.began[self.here[who]] = self.count
             self.room.join(self.here[who])

@@ -1,7 +1,7 @@
 import gevent
 import pytest
 from gevent.event import Event
-from server.ears import Ear
+from server.fake_member import FakeMember
 
 from greenchat.errors import Code, Refused
 from greenchat.log.log import Audience
@@ -22,14 +22,14 @@ def test_rooms_with_somebody_are_counted() -> None:
     rooms = Rooms(MemoryLogs())
     rooms.find("empty")
     for name, room in (("ann", "tea"), ("bob", "tea"), ("cat", "")):
-        rooms.find(room).join(Ear(name))
+        rooms.find(room).join(FakeMember(name))
     assert rooms.counts() == (("lobby", 1), ("tea", 2))
 
 
 def test_many_rooms_are_told_in_several_records_each_of_which_fits() -> None:
     rooms = Rooms(MemoryLogs())
     for number in range(3 * ROOMS_LISTED - 1):
-        rooms.find("\U0001f600" * 29 + str(number)).join(Ear("ann"))
+        rooms.find("\U0001f600" * 29 + str(number)).join(FakeMember("ann"))
     told = list(rooms.listed(rooms.counts()))
     assert [(len(each.rooms), each.more) for each in told] == [
         (ROOMS_LISTED, 2 * ROOMS_LISTED - 1),
@@ -74,9 +74,9 @@ def test_rooms_are_bounded_and_the_one_left_longest_ago_is_forgotten() -> None:
     rooms = Rooms(MemoryLogs())
     first, second = rooms.find("0"), rooms.find("1")
     for number in range(2, MAX_ROOMS):
-        rooms.find(str(number)).join(Ear("ann"))
-    second.join(Ear("bob"))
-    rooms.find("one more").join(Ear("cat"))
+        rooms.find(str(number)).join(FakeMember("ann"))
+    second.join(FakeMember("bob"))
+    rooms.find("one more").join(FakeMember("cat"))
     assert rooms.find("1") is second
     with pytest.raises(Refused) as refused:
         rooms.find("0")

@@ -51,11 +51,11 @@ def test_messages_are_heard_and_acknowledged_once_they_are_kept(
     monkeypatch.setattr(Database, "commit", fail)
     ann.send("hello")
     until(lambda: notes == [Code.WAITING])
-    assert ann.unplaced == 1
+    assert ann.unacknowledged == 1
     monkeypatch.setattr(Database, "commit", works)
     assert (heard(bob, 1), heard(cat, 1)) == (["ann: hello"], ["ann: hello"])
     until(lambda: notes == [Code.WAITING, Code.KEPT_AGAIN])
-    until(lambda: ann.unplaced == 0)
+    until(lambda: ann.unacknowledged == 0)
 
 
 def test_who_says_much_has_to_wait_while_nothing_is_kept(
@@ -97,7 +97,7 @@ def test_restart_loses_and_doubles_nothing(tmp_path: Path, monkeypatch: pytest.M
     with contextlib.closing(DurableLogs(tmp_path / "data")) as logs, ChatServer(port, logs=logs):
         assert heard(bob, 200) == [f"ann: {number}" for number in range(200)]
         until(lambda: back == [0, 0])
-        until(lambda: ann.unplaced == 0)
+        until(lambda: ann.unacknowledged == 0)
         with ChatClient("cat", port, history=50) as cat:
             assert heard(cat, 50) == [f"ann: {number}" for number in range(150, 200)]
         ann.close()

@@ -740,7 +740,7 @@ def test_row_28_log_that_fails_costs_nobody_a_message(people: People, server: Ch
         talking = gevent.spawn(lambda: ann.send((line + b"\n") * 1000))
         assert [bob.line() for _ in range(1000)] == [b"ann: " + line] * 1000
         talking.join()
-        until(lambda: server._house.directory.find("slow") is None)
+        until(lambda: server._context.directory.find("slow") is None)
         assert slow.sock.fileno() >= 0
     finally:
         log.removeHandler(handler)
@@ -789,7 +789,7 @@ def test_row_30_rate_counts_what_is_said_with_the_name() -> None:
             bob.send(b"bob\n" + b"\n" * 700)
             assert [ann.line() for _ in range(700)] == [b"bob: "] * 700
             bob.close()
-            until(lambda: server._house.directory.find("bob") is None)
+            until(lambda: server._context.directory.find("bob") is None)
         ann.close()
         assert time.monotonic() - begun > 2
 

@@ -20,7 +20,7 @@ from greenchat.server.certificate import Certificate
 from greenchat.server.registry import Registry
 
 
-class House:
+class ServerContext:
     """A server, and those who come to it."""
 
     def __init__(self, root: Path) -> None:
@@ -56,8 +56,8 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    one = House(tmp_path)
+def house(tmp_path: Path) -> Iterator[ServerContext]:
+    one = ServerContext(tmp_path)
     yield one
     one.close()
 
@@ -72,14 +72,14 @@ def eve(tmp_path: Path) -> Identity:
     return Identity(tmp_path / "eve.pem")
 
 
-def test_owner_enters_and_chats(house: House, ann: Identity) -> None:
+def test_owner_enters_and_chats(house: ServerContext, ann: Identity) -> None:
     other, member = house.wire(hello("other")), house.enter(ann, "ann")
     other.record(Welcome)
     member.send(b"hi\n")
     assert other.line() == b"ann: hi"
 
 
-def test_messages_may_come_right_behind_the_proof(house: House, ann: Identity) -> None:
+def test_messages_may_come_right_behind_the_proof(house: ServerContext, ann: Identity) -> None:
     guest = house.enter(ann, "bob")
     wire = house.wire(encode(Hello(1, "ann", 0, text_of(ann.certificate))))
     nonce = wire.record(Challenge).nonce
@@ -88,7 +88,7 @@ def test_messages_may_come_right_behind_the_proof(house: House, ann: Identity) -
 
 
 def test_another_key_and_a_guest_are_refused_and_the_owner_is_not_disturbed(
-    house: House, ann: Identity, eve: Identity
+    house: ServerContext, ann: Identity, eve: Identity
 ) -> None:
     owner = house.enter(ann, "ann")
     assert house.come(eve, "ann").record(Refused).code == Code.NAME_OWNED
@@ -98,7 +98,7 @@ def test_another_key_and_a_guest_are_refused_and_the_owner_is_not_disturbed(
     assert owner.line() == b"eve: hi"
 
 
-def test_owner_takes_over_from_its_own_ghost_at_once(house: House, ann: Identity, eve: Identity) -> None:
+def test_owner_takes_over_from_its_own_ghost_at_once(house: ServerContext, ann: Identity, eve: Identity) -> None:
     ghost, other = house.enter(ann, "ann"), house.enter(eve, "eve")
     again = house.enter(ann, "ann")
     assert ghost.record(Error).code == Code.TAKEN_OVER
@@ -112,7 +112,7 @@ def test_owner_takes_over_from_its_own_ghost_at_once(house: House, ann: Identity
     assert other.line() == b"ann: and again"
 
 
-def test_key_does_not_take_over_a_name_from_a_guest_who_was_there_first(house: House, ann: Identity) -> None:
+def test_key_does_not_take_over_a_name_from_a_guest_who_was_there_first(house: ServerContext, ann: Identity) -> None:
     witness = house.wire(hello("witness"))
     witness.record(Welcome)
     house.wire(b"ann\nhi\n")
@@ -122,7 +122,7 @@ def test_key_does_not_take_over_a_name_from_a_guest_who_was_there_first(house: H
 
 
 @pytest.mark.parametrize("answer", [b"hi\n", encode(Get(1, "a", "b")), hello("ann"), encode(Proof("AAAA")), b"\x01{\n"])
-def test_row_27_what_is_no_proof_is_refused(house: House, ann: Identity, answer: bytes) -> None:
+def test_row_27_what_is_no_proof_is_refused(house: ServerContext, ann: Identity, answer: bytes) -> None:
     wire = house.wire(encode(Hello(1, "ann", 0, text_of(ann.certificate))))
     wire.record(Challenge)
     wire.send(answer)
@@ -131,7 +131,7 @@ def test_row_27_what_is_no_proof_is_refused(house: House, ann: Identity, answer:
 
 
 @pytest.mark.parametrize("certificate", ["!", "AAAA", "x" * 4000])
-def test_row_27_certificate_that_is_none_is_refused(house: House, certificate: str) -> None:
+def test_row_27_certificate_that_is_none_is_refused(house: ServerContext, certificate: str) -> None:
     wire = house.wire(encode(Hello(1, "ann", 0, certificate)))
     if certificate == "AAAA":  # nobody knows before somebody has signed
         wire.record(Challenge)
@@ -140,7 +140,7 @@ def test_row_27_certificate_that_is_none_is_refused(house: House, certificate: s
 
 
 def test_row_19_proof_that_never_comes_has_a_deadline(
-    house: House, ann: Identity, monkeypatch: pytest.MonkeyPatch
+    house: ServerContext, ann: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "HELLO_SECONDS", 0.2)
     wire = house.wire(encode(Hello(1, "ann", 0, text_of(ann.certificate))))
@@ -156,7 +156,7 @@ def test_certificate_is_of_no_use_where_nothing_is_encrypted(ann: Identity) -> N
         wire.close()
 
 
-def test_row_33_server_ends_while_somebody_proves(house: House, ann: Identity) -> None:
+def test_row_33_server_ends_while_somebody_proves(house: ServerContext, ann: Identity) -> None:
     wire = house.wire(encode(Hello(1, "ann", 0, text_of(ann.certificate))))
     wire.record(Challenge)
     stopping = gevent.spawn(house.server.stop)
@@ -170,7 +170,7 @@ def test_who_is_banned_while_it_is_here_has_to_go(
 ) -> None:
     """As ``greenchat names ban`` does it: from another program."""
     monkeypatch.setattr(bans, "BAN_SECONDS", 0.05)
-    house = House(tmp_path)
+    house = ServerContext(tmp_path)
     owner, other = house.enter(ann, "ann"), house.enter(eve, "eve")
     command = Registry(tmp_path / "names.db")
     command.ban(fingerprint(eve.certificate))

@@ -17,7 +17,7 @@ from greenchat.backplane.node import Message, Node
 from greenchat.errors import Code, sentence
 from greenchat.net import is_address, is_loopback
 from greenchat.protocol.codec import SOH, decode, encode
-from greenchat.protocol.limits import FOREIGN_SECONDS, MAX_FOREIGN
+from greenchat.protocol.limits import MAX_REMOTE_REQUESTERS, REMOTE_REQUESTER_SECONDS
 from greenchat.protocol.names import name_key
 from greenchat.protocol.records import Addresses, Counts, Fail, Get, Record, Take
 from greenchat.protocol.text import safe_line
@@ -26,7 +26,7 @@ from greenchat.server.private import pass_on, undelivered
 from greenchat.server.rooms import Rooms
 from greenchat.server.tickets import Party, TicketOffice
 
-__all__ = ["Abroad"]
+__all__ = ["RemoteUsers"]
 
 
 class _User(Protocol):
@@ -54,13 +54,13 @@ class _User(Protocol):
 
 
 @dataclasses.dataclass(eq=False)
-class _Foreigner:
+class _RemoteUser:
     """A user of another *node*, as a party of this one's office."""
 
     name: str
     origin: str
     node: str
-    abroad: "Abroad"
+    remote: "RemoteUsers"
     host: str = ""
     certificate: str = ""
     listen: int | None = 0
@@ -71,11 +71,11 @@ class _Foreigner:
     def tell(self, record: Record) -> None:
         """Send *record* by its node."""
         if isinstance(record, Take):
-            record = dataclasses.replace(record, relay=self.abroad.addresses)
-        self.abroad.send(self, record)
+            record = dataclasses.replace(record, relay=self.remote.addresses)
+        self.remote.send(self, record)
 
 
-class Abroad:
+class RemoteUsers:
     """What this server has to do with the others of *node*; they reach its relay at these *addresses*."""
 
     def __init__(
@@ -86,7 +86,7 @@ class Abroad:
         self._directory = directory
         self._office = office
         self._rooms = rooms
-        self._foreigners: OrderedDict[tuple[str, str], _Foreigner] = OrderedDict()
+        self._requesters: OrderedDict[tuple[str, str], _RemoteUser] = OrderedDict()
         """By node and origin, those who asked last at the end."""
         self._asked: defaultdict[_User, set[str]] = defaultdict(set)
         """The nodes that somebody has asked for files."""
@@ -154,7 +154,7 @@ class Abroad:
         }  # fmt: skip
         self._node.tell_holder(get.owner, message, on_result, fail)
 
-    def send(self, to: _Foreigner, record: Record) -> None:
+    def send(self, to: _RemoteUser, record: Record) -> None:
         """Have the node of a user tell it *record*."""
         message = {"t": "record", "to": to.name, "origin": to.origin, "record": _text(record)}
         self._node.tell(to.node, message)
@@ -176,34 +176,38 @@ class Abroad:
         match message["t"]:
             case "private":
                 receiver: Any = self._directory.find(message["to"])
-                pass_on(self._foreigner(message), receiver, message["to"], message["text"])
+                pass_on(self._remote_user(message), receiver, message["to"], message["text"])
             case "get" if isinstance(get := _record(message["get"]), Get):
                 self._office.ask(self._requester(message), get)
             case "left":
-                if foreigner := self._foreigners.pop((message["node"], message["origin"]), None):
-                    self._office.forget(foreigner)
+                if requester := self._requesters.pop((message["node"], message["origin"]), None):
+                    self._office.forget(requester)
             case "record" if record := _record(message["record"]):
                 user: Any = self._directory.find(message["to"])
                 if user and user.origin == message["origin"]:
                     user.tell(record)
 
-    def _foreigner(self, message: Message) -> _Foreigner:
-        return _Foreigner(message.get("name") or message["from"], message["origin"], message["node"], self)
+    def _remote_user(self, message: Message) -> _RemoteUser:
+        return _RemoteUser(message.get("name") or message["from"], message["origin"], message["node"], self)
 
-    def _requester(self, message: Message) -> _Foreigner:
+    def _requester(self, message: Message) -> _RemoteUser:
         """Who asks; the same object each time, as long as anything that it asked for may be open."""
         key = message["node"], message["origin"]
-        foreigner = self._foreigners.pop(key, None) or self._foreigner(message)
-        foreigner.host, foreigner.certificate = message["host"], message["certificate"]
-        foreigner.seen = time.monotonic()
-        self._foreigners[key] = foreigner
-        while len(self._foreigners) > MAX_FOREIGN or self._oldest.seen < time.monotonic() - FOREIGN_SECONDS:
-            self._office.forget(self._foreigners.popitem(last=False)[1])
-        return foreigner
+        requester = self._requesters.pop(key, None) or self._remote_user(message)
+        requester.host, requester.certificate = message["host"], message["certificate"]
+        requester.seen = time.monotonic()
+        self._requesters[key] = requester
+        self._forget_some()
+        return requester
+
+    def _forget_some(self) -> None:
+        since = time.monotonic() - REMOTE_REQUESTER_SECONDS
+        while self._requesters and (len(self._requesters) > MAX_REMOTE_REQUESTERS or self._oldest.seen < since):
+            self._office.forget(self._requesters.popitem(last=False)[1])
 
     @property
-    def _oldest(self) -> _Foreigner:
-        return next(iter(self._foreigners.values()))
+    def _oldest(self) -> _RemoteUser:
+        return next(iter(self._requesters.values()))
 
 
 def _rooms_of(others: list[Message]) -> Iterator[tuple[str, int]]:

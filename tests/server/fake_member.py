@@ -7,7 +7,7 @@ from greenchat.log.log import Entry
 _numbers = itertools.count()
 
 
-class Ear:
+class FakeMember:
     """A member that keeps what it hears; one with a session also what it is told of its own lines."""
 
     def __init__(self, name: str, *, tracked: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Where a client is in its room's log, and what it has said that has no place there yet."""
+"""What a client has to know to come back: its position in the room's log, and what is not acknowledged yet."""
 
 import dataclasses
 import secrets
@@ -8,21 +8,21 @@ from itertools import islice
 from gevent.event import Event
 
 from greenchat.errors import Code, ProtocolError
-from greenchat.protocol.limits import MAX_UNPLACED, MAX_UNPLACED_SIZE, SAID_AT_ONCE
+from greenchat.protocol.limits import MAX_UNACKNOWLEDGED, MAX_UNACKNOWLEDGED_SIZE, SAID_AT_ONCE
 from greenchat.protocol.records import Ack, Hello, Welcome
 
-__all__ = ["Place"]
+__all__ = ["ResumeState"]
 
 
-class Place:
-    """A client's place: what is said is kept until the server has acknowledged it, also through another connection."""
+class ResumeState:
+    """Where a client is; what it says is kept until the server has acknowledged it, also by another connection."""
 
     def __init__(self) -> None:
         self._session = secrets.token_hex(16)
         self._epoch = ""
         self._position = 0
         self._said = 0
-        """Lines that have a place."""
+        """Lines that are acknowledged."""
         self._lines: deque[bytes] = deque()
         """The next ones."""
         self._handed = 0
@@ -33,13 +33,13 @@ class Place:
         self._note()
 
     @property
-    def unplaced(self) -> int:
-        """Lines that have no place yet."""
+    def unacknowledged(self) -> int:
+        """Lines that are not acknowledged yet."""
         return len(self._lines)
 
     @property
     def entered(self) -> bool:
-        """Whether it was ever told its place."""
+        """Whether it was ever told its position."""
         return bool(self._epoch)
 
     def fill(self, hello: Hello) -> Hello:
@@ -51,12 +51,12 @@ class Place:
     def enter(self, welcome: Welcome) -> int | None:
         """Go on where the server says; how many lines are lost, or None if that can't be known.
 
-        Its log may be another, or may have lost lines that had a place.
+        Its log may be another, or may have lost lines that were acknowledged.
         """
         is_first, lost = not self._epoch, welcome.position - self._position
         known = welcome.epoch == self._epoch and lost >= 0 and welcome.said >= self._said
         self._epoch, self._position, self._handed = welcome.epoch, welcome.position, 0
-        self._placed(welcome.said)
+        self._acknowledged(welcome.said)
         self._said = welcome.said  # it may have lost some
         if is_first:
             return 0
@@ -66,7 +66,9 @@ class Place:
         """Keep *line*, to be taken; if there is no room for it, *wait*, or raise `ProtocolError`."""
         while not self._has_room.is_set():
             if not wait:
-                raise ProtocolError(Code.TOO_MANY, f"that was not sent: {self.unplaced} messages wait for the server")
+                raise ProtocolError(
+                    Code.TOO_MANY, f"that was not sent: {self.unacknowledged} messages wait for the server"
+                )
             self._has_room.wait()
         self._lines.append(line)
         self._size += len(line)
@@ -85,23 +87,23 @@ class Place:
         self._position += lines
 
     def acknowledge(self, ack: Ack) -> None:
-        """Here is the place of some of its own."""
+        """Some of its own lines have their place here."""
         self._position += ack.lines
-        self._placed(ack.said)
+        self._acknowledged(ack.said)
 
-    def wait_until_placed(self, seconds: float) -> None:
-        """Until all has a place, or for so long nothing more has got one."""
-        left = self.unplaced + 1
-        while 0 < self.unplaced < left:
-            left = self.unplaced
+    def wait_until_acknowledged(self, seconds: float) -> None:
+        """Until all is acknowledged, or nothing more has been for so long."""
+        left = self.unacknowledged + 1
+        while 0 < self.unacknowledged < left:
+            left = self.unacknowledged
             self._has_none.wait(seconds)
 
     def give_up(self) -> None:
-        """Nobody need wait for room any more: nothing more will ever have a place."""
+        """Nobody need wait for room any more: nothing more will ever be acknowledged."""
         self._given_up = True
         self._note()
 
-    def _placed(self, said: int) -> None:
+    def _acknowledged(self, said: int) -> None:
         while self._lines and self._said < said:
             self._size -= len(self._lines.popleft())
             self._handed = max(0, self._handed - 1)
@@ -119,4 +121,4 @@ class Place:
                 event.set() if is_so else event.clear()
 
     def _is_small(self) -> bool:
-        return len(self._lines) < MAX_UNPLACED and self._size < MAX_UNPLACED_SIZE
+        return len(self._lines) < MAX_UNACKNOWLEDGED and self._size < MAX_UNACKNOWLEDGED_SIZE

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Namespace", "Village"]
+__all__ = ["Namespace", "Network"]
 
 _NET: Final = "10.213.77"
 
@@ -23,11 +23,11 @@ class Namespace:
     @contextlib.contextmanager
     def without_redis(self) -> Iterator[None]:
         """What it sends to Redis is lost."""
-        _ip("-n", self.name, "route", "add", "blackhole", f"{Village.REDIS}/32")
+        _ip("-n", self.name, "route", "add", "blackhole", f"{Network.REDIS}/32")
         try:
             yield
         finally:
-            _ip("-n", self.name, "route", "del", "blackhole", f"{Village.REDIS}/32")
+            _ip("-n", self.name, "route", "del", "blackhole", f"{Network.REDIS}/32")
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -39,7 +39,7 @@ class Namespace:
             _ip("link", "set", f"{self.name}v", "up")
 
 
-class Village:
+class Network:
     """So many namespaces, which reach this one, and Redis at an address of its own; takes the superuser's rights."""
 
     USERS: Final = f"{_NET}.1"

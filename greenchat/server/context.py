@@ -2,20 +2,20 @@
 
 from dataclasses import dataclass
 
-from greenchat.server.abroad import Abroad
 from greenchat.server.admission import Admission
 from greenchat.server.certificate import Certificate
 from greenchat.server.directory import Directory
 from greenchat.server.door import Door
 from greenchat.server.pace import Pace
+from greenchat.server.remote import RemoteUsers
 from greenchat.server.rooms import Rooms
 from greenchat.server.tickets import Party, TicketOffice
 
-__all__ = ["House"]
+__all__ = ["ServerContext"]
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class ServerContext:
     """The parts of a server that its connections come to."""
 
     admission: Admission
@@ -29,5 +29,5 @@ class House:
     """Without one, nothing is encrypted."""
     door: Door | None
     """Without one, everybody may have any name that is free."""
-    abroad: Abroad | None
+    remote: RemoteUsers | None
     """Without it, this server is a chat of its own."""

@@ -19,13 +19,13 @@ from greenchat.log import queue
 from greenchat.protocol.codec import encode
 from greenchat.protocol.records import Get, Hello, Note, Welcome
 from greenchat.protocol.records import Refused as RefusedRecord
-from greenchat.server import abroad as abroad_module
+from greenchat.server import remote as remote_module
 from greenchat.server.member import Member, holder_of
 
 pytestmark = needs_redis
 
 
-class Town:
+class TwoServers:
     """Two servers, each of them a node, and their clients."""
 
     def __init__(self, redis: RedisServer, root: Path) -> None:
@@ -47,7 +47,7 @@ class Town:
         return client
 
     def member(self, name: str, at: int) -> Member:
-        found = holder_of(self.servers[at]._house, name)
+        found = holder_of(self.servers[at]._context, name)
         assert found
         return found
 
@@ -60,12 +60,12 @@ class Town:
 
 
 @pytest.fixture
-def town(redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
+def two(redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TwoServers]:
     monkeypatch.setattr(queue, "LOG_RETRY_SECONDS", 0.05)
     monkeypatch.setattr(node_module, "LOG_RETRY_SECONDS", 0.05)
     monkeypatch.setattr(node_module, "BEAT_SECONDS", 0.05)
     monkeypatch.setattr(connection, "RECONNECT_DELAYS", (0.01, 0.02))
-    one = Town(redis, tmp_path)
+    one = TwoServers(redis, tmp_path)
     yield one
     one.close()
 
@@ -75,32 +75,32 @@ def heard(client: ChatClient, number: int) -> list[str]:
     return [str(next(messages)) for _ in range(number)]
 
 
-def test_room_is_one_and_so_is_its_order(town: Town) -> None:
-    ann, bob, cat = town.client("ann", 0), town.client("bob", 1), town.client("cat", 1)
-    dan = town.client("dan", 0)
+def test_room_is_one_and_so_is_its_order(two: TwoServers) -> None:
+    ann, bob, cat = two.client("ann", 0), two.client("bob", 1), two.client("cat", 1)
+    dan = two.client("dan", 0)
     for number in range(100):
         ann.send(f"{number}", wait=True)
         bob.send(f"{number}", wait=True)
     told = heard(cat, 200)
     assert heard(dan, 200) == told
     assert [line for line in told if line.startswith("ann")] == [f"ann: {number}" for number in range(100)]
-    until(lambda: ann.unplaced == bob.unplaced == 0)
+    until(lambda: ann.unacknowledged == bob.unacknowledged == 0)
 
 
-def test_name_is_one_users(town: Town) -> None:
-    town.client("ann", 0)
+def test_name_is_one_users(two: TwoServers) -> None:
+    two.client("ann", 0)
     with pytest.raises(Refused) as refused:
-        town.client("Ann", 1, reconnect=False)
+        two.client("Ann", 1, reconnect=False)
     assert refused.value.code is Code.NAME_TAKEN
 
 
-def test_user_that_comes_to_another_server_is_itself(town: Town) -> None:
-    first = Wire(town.servers[0].port)
+def test_user_that_comes_to_another_server_is_itself(two: TwoServers) -> None:
+    first = Wire(two.servers[0].port)
     first.tell(Hello(1, "ann", 0, session="s"))
     epoch = first.record(Welcome).epoch
     first.send(b"one\ntwo\n")
-    bob = town.client("bob", 1)
-    second = Wire(town.servers[1].port)
+    bob = two.client("bob", 1)
+    second = Wire(two.servers[1].port)
     second.tell(Hello(1, "ann", 0, session="s", epoch=epoch, position=0, said=0))
     welcome = second.record(Welcome)
     assert (welcome.position, welcome.said) == (0, 2)
@@ -111,18 +111,18 @@ def test_user_that_comes_to_another_server_is_itself(town: Town) -> None:
     second.close()
 
 
-def test_guest_elsewhere_is_refused_a_name_that_is_taken(town: Town) -> None:
-    town.client("ann", 0)
-    guest = Wire(town.servers[1].port)
+def test_guest_elsewhere_is_refused_a_name_that_is_taken(two: TwoServers) -> None:
+    two.client("ann", 0)
+    guest = Wire(two.servers[1].port)
     guest.send(b"ann\n")
     assert guest.rest() == b"error: that name is in use: choose another\n"
     guest.close()
 
 
-def test_last_words_of_a_guest_are_heard_and_its_name_is_free(town: Town) -> None:
-    bob = town.client("bob", 1)
+def test_last_words_of_a_guest_are_heard_and_its_name_is_free(two: TwoServers) -> None:
+    bob = two.client("bob", 1)
     for number in range(5):
-        guest = Wire(town.servers[number % 2].port)
+        guest = Wire(two.servers[number % 2].port)
         guest.send(b"guest\n%d\n" % number)
         guest.sock.shutdown(1)
         assert guest.rest() == b""
@@ -130,131 +130,130 @@ def test_last_words_of_a_guest_are_heard_and_its_name_is_free(town: Town) -> Non
         assert heard(bob, 1) == [f"guest: {number}"]
 
 
-def test_private_messages_find_their_way(town: Town) -> None:
+def test_private_messages_find_their_way(two: TwoServers) -> None:
     told = list[Message]()
     failed = list[GreenchatError]()
-    ann = town.client("ann", 0, on_undelivered=failed.append)
-    town.client("bob", 1, on_private=told.append)
+    ann = two.client("ann", 0, on_undelivered=failed.append)
+    two.client("bob", 1, on_private=told.append)
     ann.send_private("bob", "psst")
     until(lambda: told == [Message("ann", "psst")])
     ann.send_private("nobody", "psst")
     until(lambda: [error.code for error in failed] == [Code.UNKNOWN_USER])
-    guest = Wire(town.servers[1].port)
+    guest = Wire(two.servers[1].port)
     guest.send(b"guest\n")
-    until(lambda: town.servers[1]._house.directory.find("guest"))
+    until(lambda: two.servers[1]._context.directory.find("guest"))
     ann.send_private("guest", "psst")
     until(lambda: [error.code for error in failed] == [Code.UNKNOWN_USER] * 2)
     guest.close()
 
 
 @pytest.mark.parametrize("route", list(Route))
-def test_files_come_from_users_of_other_servers(town: Town, tmp_path: Path, route: Route) -> None:
-    town.client("ann", 0)
-    bob = town.client("bob", 1, route=route)
+def test_files_come_from_users_of_other_servers(two: TwoServers, tmp_path: Path, route: Route) -> None:
+    two.client("ann", 0)
+    bob = two.client("bob", 1, route=route)
     (tmp_path / "ann" / "picture").write_bytes(b"x" * 1_000_000)
     assert bob.fetch("ann", "picture").path.read_bytes() == b"x" * 1_000_000
 
 
-def test_files_that_cannot_be_had(town: Town) -> None:
-    town.client("ann", 0)
-    bob = town.client("bob", 1)
+def test_files_that_cannot_be_had(two: TwoServers) -> None:
+    two.client("ann", 0)
+    bob = two.client("bob", 1)
     for owner, code in (("ann", Code.NOT_FOUND), ("nobody", Code.UNKNOWN_OWNER)):
         with pytest.raises(TransferError) as error:
             bob.fetch(owner, "picture")
         assert error.value.code is code
 
 
-def test_request_of_one_who_leaves_is_forgotten_elsewhere(town: Town) -> None:
-    owner = Wire(town.servers[0].port)
+def test_request_of_one_who_leaves_is_forgotten_elsewhere(two: TwoServers) -> None:
+    owner = Wire(two.servers[0].port)
     owner.send(hello("owner", 5000))
     owner.record(Welcome)
-    bob = town.client("bob", 1)
+    bob = two.client("bob", 1)
     asking = gevent.spawn(bob.fetch, "owner", "picture")
-    until(lambda: town.servers[0]._office._by_ticket)
+    until(lambda: two.servers[0]._office._by_ticket)
     bob.close()
-    until(lambda: not town.servers[0]._office._by_ticket)
+    until(lambda: not two.servers[0]._office._by_ticket)
     with pytest.raises(GreenchatError):
         asking.get()
     owner.close()
 
 
-def test_rooms_are_counted_over_all_servers_however_they_are_written(town: Town) -> None:
-    ann = town.client("ann", 0)
-    town.client("bob", 1)
-    town.client("cat", 1, room="tea")
-    town.client("dan", 0, room="Tea")
+def test_rooms_are_counted_over_all_servers_however_they_are_written(two: TwoServers) -> None:
+    ann = two.client("ann", 0)
+    two.client("bob", 1)
+    two.client("cat", 1, room="tea")
+    two.client("dan", 0, room="Tea")
     until(lambda: ann.rooms() == [("Tea", 2), ("lobby", 2)])
 
 
 def test_rooms_of_this_server_are_told_while_redis_is_away(tmp_path: Path) -> None:
     with RedisServer() as mortal:
-        town = Town(mortal, tmp_path)
-        ann = town.client("ann", 0)
+        two = TwoServers(mortal, tmp_path)
+        ann = two.client("ann", 0)
         mortal.kill()
         assert ann.rooms() == [("lobby", 1)]
-        town.close()
+        two.close()
 
 
-def test_history_of_a_room_that_was_trimmed_is_what_is_kept(redis: RedisServer, town: Town) -> None:
-    ann = town.client("ann", 0)
+def test_history_of_a_room_that_was_trimmed_is_what_is_kept(redis: RedisServer, two: TwoServers) -> None:
+    ann = two.client("ann", 0)
     for number in range(1, 501):
         ann.send(str(number))
         if number % 50 == 0:
-            until(lambda: ann.unplaced == 0)
-    stream, log = "{greenchat}:log:lobby", town.servers[0]._rooms.find("").log
+            until(lambda: ann.unacknowledged == 0)
+    stream, log = "{greenchat}:log:lobby", two.servers[0]._rooms.find("").log
     redis.command("XTRIM", stream, "MINID", f"{log.epoch}-401")
     kept = redis.command("XRANGE", stream, "-", "+").count(b"ann: ")
     assert 0 < kept < 500
-    bob = town.client("bob", 1, reconnect=False, history=1000)
+    bob = two.client("bob", 1, reconnect=False, history=1000)
     assert heard(bob, kept) == [f"ann: {number}" for number in range(501 - kept, 501)]
 
 
-def test_what_is_for_one_who_has_left_is_not_told_to_the_next_of_that_name(town: Town) -> None:
-    first = town.client("ann", 0)
-    origin = town.member("ann", 0).origin
+def test_what_is_for_one_who_has_left_is_not_told_to_the_next_of_that_name(two: TwoServers) -> None:
+    first = two.client("ann", 0)
+    origin = two.member("ann", 0).origin
     first.close()
-    second = town.client("ann", 0)
-    town._nodes[1].tell(
-        town._nodes[0].id,
+    second = two.client("ann", 0)
+    two._nodes[1].tell(
+        two._nodes[0].id,
         {"t": "record", "to": "ann", "origin": origin, "record": encode(Note(Code.WAITING, "x")).decode()},
     )
-    town._nodes[1].tell(town._nodes[0].id, {"t": "record", "to": "ann", "origin": origin, "record": '{"t":"new"}'})
-    town.client("bob", 1).send("next")
+    two._nodes[1].tell(two._nodes[0].id, {"t": "record", "to": "ann", "origin": origin, "record": '{"t":"new"}'})
+    two.client("bob", 1).send("next")
     assert heard(second, 1) == ["bob: next"]
-    assert town.notes == []
+    assert two.notes == []
 
 
-def test_nothing_is_kept_of_one_who_left_before_its_request_was_passed_on(town: Town) -> None:
-    ann, bob = town.client("ann", 0), town.client("bob", 1)
-    member, pipeline = town.member("bob", 1), town._nodes[1].pipeline
+def test_nothing_is_kept_of_one_who_left_before_its_request_was_passed_on(two: TwoServers) -> None:
+    ann, bob = two.client("ann", 0), two.client("bob", 1)
+    member, pipeline = two.member("bob", 1), two._nodes[1].pipeline
     held = list[tuple[Command, int]]()
     pipeline.submit = lambda command, size=1: held.append((command, size))  # type: ignore[method-assign]
-    town.servers[1]._house.abroad.ask(member, Get(1, "ann", "file"))  # type: ignore[union-attr]  # it is there
+    two.servers[1]._context.remote.ask(member, Get(1, "ann", "file"))  # type: ignore[union-attr]  # it is there
     del pipeline.submit
     bob.close()
     until(lambda: not member.here)
     pipeline.submit(*held[0])
-    here, there = (server._house.abroad for server in town.servers)
+    here, there = (server._context.remote for server in two.servers)
     assert here
     assert there
     until(lambda: pipeline.queue._added == pipeline.queue._written)
-    until(lambda: not here._foreigners)
+    until(lambda: not here._requesters)
     assert not there._asked
     ann.close()
 
 
-def test_others_who_ask_are_bounded(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(abroad_module, "MAX_FOREIGN", 2)
-    town.client("ann", 0)
-    here = town.servers[0]._house.abroad
+def test_others_who_ask_are_bounded(two: TwoServers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_module, "MAX_REMOTE_REQUESTERS", 2)
+    two.client("ann", 0)
+    here = two.servers[0]._context.remote
     assert here
     for number in range(4):
         here._requester(asker(number))
-    assert [origin for _, origin in here._foreigners] == ["o2", "o3"]
-    monkeypatch.setattr(abroad_module, "FOREIGN_SECONDS", -1)
-    with pytest.raises(StopIteration):
-        here._requester(asker(5))
-    assert not here._foreigners
+    assert [origin for _, origin in here._requesters] == ["o2", "o3"]
+    monkeypatch.setattr(remote_module, "REMOTE_REQUESTER_SECONDS", -1)
+    here._requester(asker(5))
+    assert not here._requesters
 
 
 def asker(number: int) -> dict[str, str]:
@@ -270,12 +269,12 @@ def asker(number: int) -> dict[str, str]:
         ("chat.example.org", "127.0.0.1", "127.0.0.1"),
     ],
 )
-def test_user_of_a_server_s_own_machine_is_seen_where_that_is(town: Town, here: str, host: str, seen: str) -> None:
-    town.client("ann", 0)
-    abroad, ann = town.servers[0]._house.abroad, town.member("ann", 0)
-    assert abroad
-    abroad.addresses, ann.host = ((here, 1),), host
-    assert abroad._host(ann) == seen
+def test_user_of_a_server_s_own_machine_is_seen_where_that_is(two: TwoServers, here: str, host: str, seen: str) -> None:
+    two.client("ann", 0)
+    remote, ann = two.servers[0]._context.remote, two.member("ann", 0)
+    assert remote
+    remote.addresses, ann.host = ((here, 1),), host
+    assert remote._host(ann) == seen
 
 
 def test_server_that_others_cannot_reach_says_so(redis: RedisServer) -> None:
@@ -285,14 +284,14 @@ def test_server_that_others_cannot_reach_says_so(redis: RedisServer) -> None:
     node.close()
 
 
-def test_client_of_a_server_that_is_gone_goes_on_at_another(town: Town) -> None:
+def test_client_of_a_server_that_is_gone_goes_on_at_another(two: TwoServers) -> None:
     back: list[int | None] = []
-    ann = town.client("ann", 0, others=[("127.0.0.1", town.servers[1].port)], on_back=back.append)
-    bob = town.client("bob", 1)
+    ann = two.client("ann", 0, others=[("127.0.0.1", two.servers[1].port)], on_back=back.append)
+    bob = two.client("bob", 1)
     ann.send("one")
     assert heard(bob, 1) == ["ann: one"]
     bob.send("two")
-    town.servers[0].stop()
+    two.servers[0].stop()
     bob.send("three")
     ann.send("four")
     assert heard(ann, 2) == ["bob: two", "bob: three"]
@@ -302,15 +301,15 @@ def test_client_of_a_server_that_is_gone_goes_on_at_another(town: Town) -> None:
 
 def test_server_is_not_entered_while_redis_is_away(tmp_path: Path) -> None:
     with RedisServer() as mortal:
-        town = Town(mortal, tmp_path)
+        two = TwoServers(mortal, tmp_path)
         notes = list[Code]()
         failed = list[GreenchatError]()
-        ann = town.client("ann", 0, on_note=notes.append, on_undelivered=failed.append)
-        bob = town.client("bob", 0)
+        ann = two.client("ann", 0, on_note=notes.append, on_undelivered=failed.append)
+        bob = two.client("bob", 0)
         mortal.kill()
         ann.send("waiting")
         until(lambda: notes == [Code.WAITING])
-        stranger = Wire(town.servers[0].port)
+        stranger = Wire(two.servers[0].port)
         stranger.send(hello("cat"))
         assert stranger.record(RefusedRecord).code == Code.UNAVAILABLE
         stranger.close()
@@ -320,4 +319,4 @@ def test_server_is_not_entered_while_redis_is_away(tmp_path: Path) -> None:
         mortal.start()
         assert heard(bob, 1) == ["ann: waiting"]
         until(lambda: notes == [Code.WAITING, Code.KEPT_AGAIN])
-        town.close()
+        two.close()
