@@ -11,6 +11,7 @@ from benchmarks.peers import CLIENTS, GREENCHAT, PEERS
 from benchmarks.processes import raise_descriptor_limit
 from benchmarks.procstat import Usage
 from benchmarks.report import Figures, Results, Table
+from greenchat.protocol.limits import MAX_CONNECTIONS, MAX_ROOMS
 
 __all__ = ["Costs", "Demand", "plan", "run", "simulate"]
 
@@ -70,26 +71,35 @@ def plan(demand: Demand, costs: Costs, *, together: bool = False) -> Figures:
     """
     messages = demand.members * demand.hourly / 3600
     deliveries = messages * (demand.room - 1)
+    limits = {
+        "by memory": demand.members * costs.member / MEMORY,
+        "by network": deliveries * SIZE * WIRE / (NETWORK * USABLE),
+        "by places": demand.members / MAX_CONNECTIONS,
+        "by rooms": _by_rooms(demand, together=together),
+    }
     nodes = 1.0
     for _ in range(60):  # until it agrees with itself: the more nodes there are, the more each message is read
         spread = math.ceil(nodes * demand.room / demand.members) if together else min(nodes, demand.room)
         cpu = deliveries * costs.delivery + messages * spread * costs.entry
-        sent = deliveries * SIZE * WIRE
-        nodes = max(
-            1.0,
-            math.ceil(cpu / USABLE),
-            math.ceil(demand.members * costs.member / MEMORY),
-            math.ceil(sent / (NETWORK * USABLE)),
-        )
+        nodes = math.ceil(max(1.0, cpu / USABLE, *limits.values()))
     return {
         "messages": messages,
         "deliveries": deliveries / 1e6,
         "nodes": nodes,
-        "by memory": math.ceil(demand.members * costs.member / MEMORY),
-        "by network": math.ceil(deliveries * SIZE * WIRE / (NETWORK * USABLE)),
+        **{name: math.ceil(limit) for name, limit in limits.items()},
         "Redis": messages * (1 + spread) * costs.append / USABLE,
         "from Redis": messages * spread * SIZE * 8 / 1e9,
     }
+
+
+def _by_rooms(demand: Demand, *, together: bool) -> float:
+    """Nodes for each to have no more rooms than a server keeps."""
+    rooms = demand.members / demand.room
+    if rooms <= MAX_ROOMS:
+        return 1.0
+    if together:
+        return rooms / MAX_ROOMS
+    return demand.members / (-rooms * math.log(1 - MAX_ROOMS / rooms))  # so many members are in so many of the rooms
 
 
 def simulate(rate: float, members: int, delivery: float, seconds: float = 60.0, seed: int = 1) -> Figures:
@@ -160,6 +170,8 @@ UNITS: Final = {
     "nodes": "",
     "by memory": "",
     "by network": "",
+    "by places": "",
+    "by rooms": "",
     "Redis": "processors",
     "from Redis": "Gbit/s",
 }

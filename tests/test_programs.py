@@ -366,7 +366,7 @@ def test_leaving_does_not_wait_for_downloads_and_they_leave_no_trace(
     _wait_for_bytes(home)
     ann.type("x")
     assert ann.status() == 0
-    assert ann.err.text == ""
+    assert ann.err.lines == ["files that were given up: 1"]
     assert list(home.iterdir()) == []
 
 
@@ -898,7 +898,7 @@ def test_leaving_gives_up_what_is_half_received(
     fetching = Fetching(running, stack, tmp_path, "--transfer", mode)
     fetching.ann.type("x")
     assert fetching.ann.status() == 0
-    assert fetching.ann.err.text == ""
+    assert fetching.ann.err.lines == ["files that were given up: 1"]
     assert list(fetching.home.iterdir()) == []
 
 

@@ -66,6 +66,7 @@ class Program:
         self._greenlets.spawn(self._chat)
         status = cast(int, self._status.get())
         self._display.stop()  # first, because a second signal ends the program wherever it is
+        given_up = len(self._requests) + len(self._wanted)
         if self._client is not None:
             self._client.close(keep=status != 0)  # who leaves gives up what is half received; the rest is resumed
         self._requests.kill()
@@ -75,6 +76,8 @@ class Program:
         if status == 0:
             self._out.write(STDOUT, GOODBYE, math.inf)  # a stuck output must not hold up the end
         self._out.flush(GOODBYE_SECONDS)
+        if status == 0 and given_up:
+            self.hint(f"files that were given up: {given_up}")
         if self._client is not None and self._client.unacknowledged:
             status = status or 1
             self.hint(f"messages that the server has not acknowledged: {self._client.unacknowledged}; they may be lost")

@@ -1,6 +1,9 @@
+import math
+
 import pytest
 
 from benchmarks.scale import Costs, Demand, plan, simulate
+from greenchat.protocol.limits import MAX_CONNECTIONS, MAX_ROOMS
 
 COSTS = Costs(delivery=10e-6, entry=50e-6, append=10e-6, member=11.0)
 
@@ -24,9 +27,18 @@ def test_rooms_that_are_together_are_read_less_often() -> None:
     assert together["from Redis"] < apart["from Redis"] / 50
 
 
-def test_idle_members_need_memory() -> None:
-    figures = plan(Demand(1e8, 2, 1e-6), COSTS)
-    assert figures["nodes"] == figures["by memory"] == pytest.approx(1e8 * 11 / (8 * 1024**2), abs=1)
+def test_idle_members_need_memory_and_more_so_places() -> None:
+    figures = plan(Demand(1e8, 1e8, 1e-9), COSTS)
+    assert figures["by memory"] == pytest.approx(1e8 * 11 / (8 * 1024**2), abs=1)
+    assert figures["nodes"] == figures["by places"] == math.ceil(1e8 / MAX_CONNECTIONS)
+
+
+def test_no_node_has_more_rooms_than_a_server_keeps() -> None:
+    few, many = Demand(1e6, 1e6 / MAX_ROOMS, 1e-6), Demand(1e6, 100, 1e-6)
+    assert plan(few, COSTS)["by rooms"] == 1
+    figures = plan(many, COSTS, together=True)
+    assert figures["by rooms"] == math.ceil(1e4 / MAX_ROOMS)
+    assert plan(many, COSTS)["by rooms"] > 1e6 / 1e4  # where each member would be in a room of its own: rather more
 
 
 def test_simulated_server_that_has_time_hands_out_each_message_at_once() -> None:
