@@ -76,6 +76,8 @@ class Leases:
 
         Raises `Refused` if it is taken elsewhere, or if Redis is away.
         """
+        if not self._pipeline.queue.works:
+            raise Refused(Code.UNAVAILABLE)
         number, forms, cancelled = next(self._numbers), _forms(name), f"{_CANCELLED}{self._node}:{origin}"
         told: list[Argument] = [self._node, origin, owner or _NO_ONE, number, INBOX_MESSAGES, RETRY_SECONDS, *forms]
         try:

@@ -70,6 +70,8 @@ class Node:
         self._doubtful.set()  # nothing has been read yet
         self._swept = "0"
         """Where the last look for names of dead nodes has ended."""
+        self._problem = ""
+        """What was told of last."""
         self._greenlets: list[gevent.Greenlet[..., None]] = []
 
     def start(self) -> None:
@@ -139,7 +141,7 @@ class Node:
             try:
                 work()
             except GreenchatError as error:
-                _log.debug("%s", error)  # the pipeline says it, once
+                _log.debug("%s", error)
                 self._doubt()
                 gevent.sleep(LOG_RETRY_SECONDS)
             except Exception:  # noqa: BLE001 - it is told, and what else there is to do goes on
@@ -148,8 +150,20 @@ class Node:
                 gevent.sleep(LOG_RETRY_SECONDS)
 
     def _live(self) -> None:
-        if not self._beat():
+        try:
+            was_alive = self._beat()
+        except LogError as error:
+            self._tell_once("the backplane is away: %s", error)
+            raise
+        self._tell_once("")
+        if not was_alive:
             self.leases.check()
+
+    def _tell_once(self, problem: str, *why: object) -> None:
+        """Log a *problem* when it begins, and when there is none any more."""
+        if problem != self._problem:
+            _log.warning(problem or "the backplane is there again", *why)
+            self._problem = problem
 
     def _beat(self, seconds: float = LEASE_SECONDS) -> bool:
         """Be alive for so long. Whether this node counted as alive until now."""

@@ -24,6 +24,7 @@ from greenchat.protocol.limits import (
     APPEND_TRIES,
     CATCH_UP_SIZE,
     KEPT_LINES,
+    READ_AHEAD,
     RETRY_SECONDS,
     SESSION_SECONDS,
     SETTLE_SECONDS,
@@ -54,8 +55,10 @@ class SharedLog:
         """Positions and sizes of what this node has put there and not read yet."""
         self._progress = Event()
         self._tail = Tail(logs.memory)
-        self.placing = False
-        """Whether what was read last has still to be placed, when others have caught up."""
+        self._ahead: deque[tuple[str, dict[bytes, bytes]]] = deque()
+        """What was read and has still to be placed."""
+        self._placing = False
+        """Whether a greenlet does so."""
 
     @property
     def stream(self) -> str:
@@ -65,13 +68,20 @@ class SharedLog:
     @property
     def last(self) -> str:
         """The ID of what was read last."""
-        return f"{self.epoch}-{self.position}"
+        return self._ahead[-1][0] if self._ahead else f"{self.epoch}-{self.position}"
 
-    def append(self, origin: str, block: bytes, lines: int, said: int) -> None:
+    @property
+    def is_ahead(self) -> bool:
+        """Whether so much was read and not placed that nothing more is to be."""
+        return len(self._ahead) > READ_AHEAD
+
+    def append(self, origin: str, block: bytes, lines: int, said: int) -> bool:
         """Have these lines placed. Never waits. What somebody says who has no name any more is dropped."""
-        lease = self._logs.leases.of(origin)
-        if lease is None:
-            return
+        if lease := self._logs.leases.of(origin):
+            self._append(lease, origin, block, lines, said)
+        return False
+
+    def _append(self, lease: Lease, origin: str, block: bytes, lines: int, said: int) -> None:
         before = said - lines if said else lease.count(lines)
         remembered = SESSION_SECONDS if said else RETRY_SECONDS
         tries = itertools.count()
@@ -122,13 +132,14 @@ class SharedLog:
         self._learn(self._logs.look_up(self._logs.pipeline.store.one, self._state("")))
 
     def place_all(self, answer: Answer) -> None:
-        """What comes next in the stream. Of much, the rest is placed later, and nothing more is read until then."""
-        for at, (number, fields) in enumerate(answer):
+        """What comes next in the stream; of much, the rest is placed later, when members have caught up."""
+        self._ahead.extend(answer)
+        while self._ahead and not self._placing:
             if self._has_much():
-                self.placing = True
-                self._logs.greenlets.spawn(self._place_later, answer[at:])
-                return
-            self._take(number, fields)
+                self._placing = True
+                self._logs.greenlets.spawn(self._place_later)
+            else:
+                self._take(*self._ahead.popleft())
 
     def _has_much(self) -> bool:
         try:
@@ -136,16 +147,17 @@ class SharedLog:
         except ReferenceError:  # the room is gone
             return False
 
-    def _place_later(self, answer: Answer) -> None:
-        """For as long as it takes others to catch up, within bounds; other rooms go on meanwhile."""
-        try:
-            for number, fields in answer:
-                if self._has_much():
-                    self._audience.catch_up()
-                self._take(number, fields)
-        finally:
-            self.placing = False
-            self._logs.read_more()
+    def _place_later(self) -> None:
+        """For as long as it takes members to catch up, within bounds; other rooms go on meanwhile."""
+        while self._ahead:
+            was_ahead = self.is_ahead
+            if self._has_much():
+                self._audience.catch_up()
+            if self._ahead:  # it may have begun anew
+                self._take(*self._ahead.popleft())
+            if was_ahead and not self.is_ahead:
+                self._logs.read_more()
+        self._placing = False
 
     def _take(self, number: str, fields: dict[bytes, bytes]) -> None:
         """Place the next entry. It may be of an epoch that is over, or of one that has begun unnoticed."""
@@ -207,6 +219,7 @@ class SharedLog:
     def _start(self, epoch: str, position: int) -> None:
         self.epoch, self.position, self._last = epoch, position, None
         self._tail = Tail(self._logs.memory, position)
+        self._ahead.clear()
         while self._unread:
             self._logs.hold(-self._unread.popleft()[1])
         self._note()
@@ -284,7 +297,7 @@ class SharedLogs:
 
     def streams(self) -> dict[str, str]:
         """What is to be read, and after which ID."""
-        return {log.stream: log.last for log in self._logs.values() if not log.placing}
+        return {log.stream: log.last for log in self._logs.values() if not log.is_ahead}
 
     def take(self, stream: str, answer: Answer) -> None:
         """What comes next in a stream."""
@@ -296,7 +309,7 @@ class SharedLogs:
         try:
             return self.pipeline.call(function, *args, **kwargs)
         except LogError as error:
-            _log.debug("%s", error)  # the pipeline says it, once
+            _log.debug("%s", error)  # the node says it, once
             raise Refused(Code.UNAVAILABLE) from None
 
     def check(self) -> None:

@@ -45,10 +45,11 @@ class DurableLog:
         self._audience = audience
         self._tail = Tail(logs.memory, self.position)
 
-    def append(self, origin: str, block: bytes, lines: int, said: int) -> None:
+    def append(self, origin: str, block: bytes, lines: int, said: int) -> bool:
         """Have these lines placed. Never waits."""
         self._appended += lines
         self._logs.queue.add((self, Entry(self._appended, lines, block, origin, said)), len(block))
+        return False
 
     def settle(self, origin: str) -> int | None:
         """Wait until all that was appended so far has been placed. Raises `Refused` if that takes too long.

@@ -60,8 +60,8 @@ class Log(Protocol):
     def begin(self) -> int:
         """The position of the last line that is forgotten."""
 
-    def append(self, origin: str, block: bytes, lines: int, said: int) -> None:
-        """Have these lines placed. Never waits."""
+    def append(self, origin: str, block: bytes, lines: int, said: int) -> bool:
+        """Have these lines placed. Never waits. Whether they are already."""
 
     def settle(self, origin: str) -> int | None:
         """Wait until all that was appended so far has been placed. Raises `Refused` if that takes too long.

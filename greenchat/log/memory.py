@@ -26,7 +26,7 @@ class MemoryLog:
         """The position of the last line that is forgotten."""
         return self._tail.begin
 
-    def append(self, origin: str, block: bytes, lines: int, said: int) -> None:
+    def append(self, origin: str, block: bytes, lines: int, said: int) -> bool:
         """Place these lines."""
         self.position += lines
         if said:
@@ -34,6 +34,7 @@ class MemoryLog:
         entry = Entry(self.position, lines, block, origin, said)
         self._tail.add(entry)
         self._audience.place(entry)
+        return True
 
     def settle(self, origin: str) -> int | None:
         """How many lines *origin* has said, unless many others have spoken since. Nothing waits here."""

@@ -143,6 +143,9 @@ APPEND_TRIES: Final = 5
 READ_AT_ONCE: Final = 64
 """Entries of a stream."""
 
+READ_AHEAD: Final = 16
+"""Of these, waiting for members who are behind, before no more of this stream are read."""
+
 STORE_SECONDS: Final = 3.0
 """For a backplane to answer."""
 

@@ -139,8 +139,9 @@ class Room:
             return
         for piece in _pieces(block, len(prefix), self._most_at_once()):
             with self._budget.flooding:
-                self.catch_up()
-                self._append(sender, prefix, piece, MAX_PIECE)
+                self._wait_for_slow()
+                if self._append(sender, prefix, piece, MAX_PIECE):
+                    self.hand_out()
 
     def _is_steady(self, sender: Member, size: int) -> bool:
         """Whether *sender* says no more than `limits.STEADY_RATE` for long, and `limits.MIN_PIECE` at once."""
@@ -150,14 +151,14 @@ class Room:
             self._members[sender] = min(said_at, now + MIN_PIECE / STEADY_RATE)  # who floods can stop at any time
         return said_at <= now + MIN_PIECE / STEADY_RATE
 
-    def _append(self, sender: Member, prefix: bytes, block: bytes, unkept: int) -> None:
-        """Hand *block* to the log, when no more than so many bytes have still to be placed."""
+    def _append(self, sender: Member, prefix: bytes, block: bytes, unkept: int) -> bool:
+        """Hand *block* to the log, when no more than so many bytes have still to be placed; whether it is at once."""
         self._logs.wait(unkept)
         if sender.silenced:
-            return
+            return False
         lines = block.count(b"\n")
         named = prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
-        self.log.append(sender.origin, named, lines, sender.count(lines))
+        return self.log.append(sender.origin, named, lines, sender.count(lines))
 
     def place(self, entry: Entry) -> None:
         """*entry* is the next. Never waits."""
@@ -187,6 +188,9 @@ class Room:
     def catch_up(self) -> None:
         """Do that, and wait, for a bounded time, until nobody is behind."""
         self.hand_out()
+        self._wait_for_slow()
+
+    def _wait_for_slow(self) -> None:
         end = time.monotonic() + CATCH_UP_SECONDS
         while any(member.behind for member in self._members) and time.monotonic() < end:
             gevent.sleep(_LOOK_AGAIN)

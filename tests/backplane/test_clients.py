@@ -13,17 +13,9 @@ from credentials import Authority
 from log.helpers import everything, opened, say
 from redis_server import RedisServer, free_port, needs_redis
 
-from greenchat.backplane import node as node_module
 from greenchat.backplane.clients import without_password
 from greenchat.backplane.node import Node
 from greenchat.errors import Code, LogError, Refused
-from greenchat.log import queue
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "LOG_RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(node_module, "LOG_RETRY_SECONDS", 0.05)
 
 
 @contextlib.contextmanager

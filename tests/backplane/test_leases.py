@@ -1,6 +1,5 @@
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 from backplane.nodes import Losses, node_of
@@ -14,18 +13,6 @@ from greenchat.backplane.scripts import CANCEL, CLAIM
 from greenchat.errors import Code, Refused
 
 pytestmark = needs_redis
-
-
-@pytest.fixture
-def here(redis: RedisServer) -> Iterator[Node]:
-    with node_of(redis.url) as node:
-        yield node
-
-
-@pytest.fixture
-def there(redis: RedisServer) -> Iterator[Node]:
-    with node_of(redis.url) as node:
-        yield node
 
 
 def refusal(node: Node, name: str, origin: str = "other", owner: str = "") -> Code:
@@ -157,9 +144,7 @@ def test_lease_that_redis_has_lost_may_be_had_again(redis: RedisServer, here: No
     assert lost == [Code.UNAVAILABLE]
 
 
-def test_claim_that_redis_runs_too_late_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("greenchat.backplane.clients.STORE_SECONDS", 0.2)
-    monkeypatch.setattr("greenchat.log.queue.LOG_RETRY_SECONDS", 0.05)
+def test_claim_that_redis_runs_too_late_is_undone() -> None:
     with RedisServer() as mortal, node_of(mortal.url) as here, node_of(mortal.url) as there:
         mortal.signal(signal.SIGSTOP)
         assert refusal(here, "bob") is Code.UNAVAILABLE

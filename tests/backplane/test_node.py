@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import gevent
 import pytest
 from backplane.nodes import node_of
@@ -10,27 +8,10 @@ from redis_server import RedisServer, needs_redis
 from greenchat.backplane import node as node_module
 from greenchat.backplane.leases import INBOX, NODES
 from greenchat.backplane.node import Message, Node
-from greenchat.errors import Code
+from greenchat.errors import Code, LogError
 from greenchat.protocol.limits import MAX_UNKEPT
 
 pytestmark = needs_redis
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_module, "LOG_RETRY_SECONDS", 0.02)
-
-
-@pytest.fixture
-def here(redis: RedisServer) -> Iterator[Node]:
-    with node_of(redis.url) as node:
-        yield node
-
-
-@pytest.fixture
-def there(redis: RedisServer) -> Iterator[Node]:
-    with node_of(redis.url) as node:
-        yield node
 
 
 @pytest.fixture
@@ -101,6 +82,22 @@ def test_node_is_alive_whatever_was_there_in_its_place(redis: RedisServer, here:
     redis.command("HSET", NODES, here.id, "garbage")
     assert not here._beat()
     assert here._beat()
+
+
+def test_it_is_logged_once_that_redis_is_away_and_once_that_it_is_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(node_module, "BEAT_SECONDS", 0.01)
+    with RedisServer() as mortal, node_of(mortal.url) as node:
+        mortal.kill()
+        for _ in range(3):
+            with pytest.raises(LogError):
+                node._beat()
+        until(lambda: "away" in caplog.text)
+        mortal.start()
+        until(lambda: "there again" in caplog.text)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [line.partition(":")[0] for line in told] == ["the backplane is away", "the backplane is there again"]
 
 
 def test_foreign_entry_of_a_room_is_passed_over(redis: RedisServer, here: Node) -> None:

@@ -9,14 +9,8 @@ from greenchat.backplane.pipeline import Command, Pipeline
 from greenchat.backplane.scripts import SEND
 from greenchat.backplane.store import Call, Store
 from greenchat.errors import Code, LogError, Refused
-from greenchat.log import queue
 
 pytestmark = needs_redis
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "LOG_RETRY_SECONDS", 0.01)
 
 
 @pytest.fixture

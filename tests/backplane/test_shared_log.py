@@ -8,36 +8,24 @@ from conftest import until
 from log.helpers import Audience, everything, opened, say
 from redis_server import RedisServer, needs_redis
 
-from greenchat.backplane import clients
-from greenchat.backplane import node as node_module
 from greenchat.backplane.node import Node
 from greenchat.backplane.shared_log import SharedLog
 from greenchat.backplane.store import Call, Store
 from greenchat.errors import Code, LogError, Refused
-from greenchat.log import queue
 
 pytestmark = needs_redis
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "LOG_RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(node_module, "LOG_RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(clients, "STORE_SECONDS", 0.5)
+@pytest.fixture
+def here(here: Node) -> Node:
+    here.leases.claim("ann", "ann", "", print)
+    return here
 
 
 @pytest.fixture
-def here(redis: RedisServer) -> Iterator[Node]:
-    with node_of(redis.url) as node:
-        node.leases.claim("ann", "ann", "", print)
-        yield node
-
-
-@pytest.fixture
-def there(redis: RedisServer) -> Iterator[Node]:
-    with node_of(redis.url) as node:
-        node.leases.claim("bob", "bob", "", print)
-        yield node
+def there(there: Node) -> Node:
+    there.leases.claim("bob", "bob", "", print)
+    return there
 
 
 @pytest.fixture
