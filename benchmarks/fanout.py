@@ -169,17 +169,18 @@ def _latencies(done: Paced) -> Figures:
 def find_highest(audience: Audience, figures: Figures) -> None:
     """Double the rate as long as messages come soon enough, then narrow it down."""
     low, high = 0.0, SEARCH_FROM
-    while high < SEARCH_TO and any(_soon_enough(audience, high, ROUGH_SECONDS) for _ in range(TRIES)):
+    while high < SEARCH_TO and any(soon_enough(audience, high, ROUGH_SECONDS) for _ in range(TRIES)):
         low, high = high, high * 2
     for _ in range(SEARCH_STEPS):
         middle = (low + high) / 2
-        low, high = (middle, high) if _soon_enough(audience, middle, FINE_SECONDS) else (low, middle)
+        low, high = (middle, high) if soon_enough(audience, middle, FINE_SECONDS) else (low, middle)
     if not low:
         raise LoadError(f"later even at {high:.0f} messages/s")
     figures["messages"] = low
 
 
-def _soon_enough(audience: Audience, rate: float, seconds: float) -> bool:
+def soon_enough(audience: Audience, rate: float, seconds: float) -> bool:
+    """Whether messages that come at so many a second are heard, and all but one in a hundred within `LATE`."""
     done = audience.paced(rate, seconds, patience=LAST_WAIT)
     if done.delivered == done.due * len(audience.members):
         return done.percentile(0.99) < LATE
