@@ -17,7 +17,8 @@ sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.par
 import gevent
 from chaos.faults import Fault, lose_redis, possible
 from chaos.history import gaps
-from chaos.world import Disk, Guest, Nodes, User, World, guests_of, settled, users_of
+from chaos.people import Guest, User, guests_of, settled, users_of
+from chaos.world import Disk, Nodes, World
 
 from greenchat.client import connection, session
 from greenchat.net import raise_descriptor_limit

@@ -1,49 +1,28 @@
-"""Servers that things happen to, and users who chat meanwhile."""
+"""Servers that things happen to."""
 
 import contextlib
-import itertools
 import shutil
 import signal
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import gevent
 import gevent.pool
-from chaos.history import Witness, violations
 from chaos.network import Namespace, Network
 from gevent import socket, subprocess
 from gevent.lock import BoundedSemaphore
 from programs import TOP
 from redis_server import RedisServer
 
-from greenchat import ChatClient
 from greenchat.backplane.leases import NODES
 from greenchat.backplane.scripts import PREFIX
 from greenchat.backplane.store import Store
-from greenchat.client.resume import ResumeState
-from greenchat.errors import ServerGone
 from greenchat.log.database import Database, Retention
 from greenchat.net import listen
 
-__all__ = ["Disk", "Guest", "Machine", "Nodes", "Proxy", "User", "World", "settled", "users_of"]
-
-RATE = 10
-"""Messages a second that each user says."""
-
-SETTLE = 90.0
-"""Seconds for all to have come to all, once nothing happens any more."""
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = SETTLE) -> None:
-    """Wait for *condition*. Raises `AssertionError` if that takes too long."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"in {seconds:.0f} s {what}"
-        gevent.sleep(0.02)
+__all__ = ["Disk", "Machine", "Nodes", "Proxy", "World"]
 
 
 class Proxy:
@@ -231,162 +210,3 @@ class Disk:
                 machine.signal(signal.SIGCONT)
             machine.kill()
         shutil.rmtree(self._home)
-
-
-class User:
-    """Says one message after the other for as long as it is *talking*, and keeps all it hears."""
-
-    def __init__(self, name: str, room: str, servers: list[tuple[str, int]], home: Path) -> None:
-        self.witness = Witness(name, room)
-        self._number = 0
-        self._acknowledged = 0
-        """Of what it had said when its connection was lost last."""
-        self._old = 0
-        """Messages that have come and not been heard, of an epoch that is over."""
-        host, port = servers[0]
-        self.client = ChatClient(
-            name, port, host=host, others=servers[1:], insecure=True, room=room,
-            share=home, into=home, reconnect=True, on_lost=self._on_lost, on_back=self._on_back,
-        )  # fmt: skip
-        self.talking = False
-        self.client.start()
-        self.witness.begin = self._state._position
-        self._listening = gevent.spawn(self._listen)
-        self._talking = gevent.spawn(self._talk)
-
-    def close(self) -> None:
-        gevent.killall([self._listening, self._talking])
-        self.client.close()
-
-    def resume(self) -> None:
-        """Talk again."""
-        self._talking.join()
-        self.talking = True
-        self._talking = gevent.spawn(self._talk)
-
-    def _talk(self) -> None:
-        while self.talking:
-            self._number += 1
-            self.client.send(str(self._number), wait=True)
-            self.witness.said.append(str(self._number))
-            gevent.sleep(1 / RATE)
-
-    def _listen(self) -> None:
-        for message in self.client.messages():
-            if self._old:
-                self._old -= 1
-            else:
-                self.witness.heard.append(str(message))
-
-    def _on_lost(self, _gone: ServerGone) -> None:
-        self._acknowledged = len(self.witness.said) - self._state.unacknowledged
-
-    def _on_back(self, lost: int | None) -> None:
-        if lost is not None:
-            self.witness.lost += lost
-            return
-        inbox = self.client._inbox
-        self._old = len(inbox._lines) + sum(block.count(b"\n") for block in inbox._blocks)
-        self.witness.anew += 1
-        self.witness.begin = self._state._position
-        self.witness.heard.clear()
-        del self.witness.said[: self._acknowledged]
-        self._acknowledged = 0
-
-    @property
-    def _state(self) -> ResumeState:
-        state = self.client._connection._resume
-        assert state
-        return state
-
-
-class Guest:
-    """Hears what is said in the lobby, at whatever server answers, and keeps that of each connection apart."""
-
-    def __init__(self, name: str, servers: list[tuple[str, int]]) -> None:
-        self.runs: list[list[str]] = []
-        self._name, self._servers = name, itertools.cycle(servers)
-        self._listening = gevent.spawn(self._listen)
-
-    def close(self) -> None:
-        self._listening.kill()
-
-    def start_anew(self) -> None:
-        """Forget what was heard, and come by another connection."""
-        self.close()
-        self.runs.clear()
-        self._listening = gevent.spawn(self._listen)
-
-    def _listen(self) -> None:
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(next(self._servers), timeout=2) as sock:
-                sock.settimeout(None)
-                sock.sendall(f"{self._name}\n".encode())
-                self._hear(sock)
-            gevent.sleep(0.3)
-
-    def _hear(self, sock: socket.socket) -> None:
-        run, rest = list[str](), b""
-        self.runs.append(run)
-        while data := sock.recv(65536):
-            *lines, rest = (rest + data).split(b"\n")
-            run += [line.decode() for line in lines if not line.startswith(b"error: ")]
-
-
-@contextlib.contextmanager
-def users_of(world: World, count: int) -> Iterator[list[User]]:
-    """So many users, spread over all machines."""
-    home = Path(tempfile.mkdtemp(prefix="greenchat-chaos-"))
-    servers = [machine.address for machine in world.machines]
-    users = list[User]()
-    try:
-        for machine in world.machines:
-            until(lambda: _answers(machine.address), "a server did not come up")  # noqa: B023 - called at once
-        for number in range(count):
-            first = number % len(servers)
-            room = "tea" if number % 3 == 2 else "lobby"
-            users.append(User(f"u{number}", room, servers[first:] + servers[:first], home))
-        yield users
-    finally:
-        for user in users:
-            user.close()
-        shutil.rmtree(home)
-
-
-@contextlib.contextmanager
-def guests_of(world: World, count: int) -> Iterator[list[Guest]]:
-    """So many guests, each first at another machine."""
-    servers = [machine.address for machine in world.machines]
-    guests = [Guest(f"g{number}", servers[number:] + servers[:number]) for number in range(count)]
-    try:
-        yield guests
-    finally:
-        for guest in guests:
-            guest.close()
-
-
-def settled(world: World, users: list[User]) -> list[str]:
-    """What is not as promised, once all that was said has come to all."""
-    for user in users:
-        user.talking = False
-    until(lambda: not any(user.client.unacknowledged for user in users), "not all that was said had a place")
-    logs = {room: world.log(room) for room in {user.witness.room for user in users}}
-    with contextlib.suppress(AssertionError):  # the violations say it better
-        until(lambda: all(_has_heard(user.witness, logs) for user in users), "not all was heard", 20)
-    return [
-        each
-        for room, log in logs.items()
-        for each in violations(log, [user.witness for user in users if user.witness.room == room])
-    ]
-
-
-def _has_heard(witness: Witness, logs: dict[str, list[str]]) -> bool:
-    due = [line for line in logs[witness.room][witness.begin :] if not line.startswith(f"{witness.name}: ")]
-    return len(witness.heard) >= len(due)
-
-
-def _answers(address: tuple[str, int]) -> bool:
-    with contextlib.suppress(OSError):
-        socket.create_connection(address, timeout=1).close()
-        return True
-    return False
