@@ -37,6 +37,10 @@ class Client:
     def look_again(self) -> None:
         """Find out which server that is by now."""
 
+    def disconnect(self) -> None:
+        """Have what is asked next go by another connection."""
+        self.server.connection_pool.disconnect()
+
     def close(self) -> None:
         """End all connections."""
         self._client.close()

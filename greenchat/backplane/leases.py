@@ -37,7 +37,7 @@ class Lease:
     """Lines that were said by it, if they have no other number."""
     epoch: str = ""
     base: int = 0
-    """In this epoch of its room's log, how many lines were said before the first that was appended by it."""
+    """In this epoch of its room's log, how many lines have their place, or were said before there was any by it."""
 
     def count(self, lines: int) -> int:
         """So many more are said; how many were said before."""
@@ -49,6 +49,10 @@ class Lease:
         if self.epoch != epoch:
             self.epoch, self.base = epoch, before
         return self.base
+
+    def place(self, said: int) -> None:
+        """So many lines have their place."""
+        self.base = max(self.base, said)
 
 
 def form(name: str) -> str:
@@ -103,7 +107,7 @@ class Leases:
     def revoke(self, value: str, code: Code) -> None:
         """The lease with this *value* is lost."""
         for lease in [lease for lease in self._leases.values() if lease.value == value]:
-            lease.on_lost(code)
+            self._lose(lease, code)
 
     def check(self) -> None:
         """Find out which names are lost, when this node has not been alive for a while. Raises `LogError`."""
@@ -111,7 +115,12 @@ class Leases:
             found = self._pipeline.call(self._pipeline.store.fields, NAMES, [lease.forms[0] for lease in leases])
             for lease, value in zip(leases, found, strict=True):
                 if value != lease.value:
-                    lease.on_lost(Code.TAKEN_OVER if value else Code.UNAVAILABLE)
+                    self._lose(lease, Code.TAKEN_OVER if value else Code.UNAVAILABLE)
+
+    def _lose(self, lease: Lease, code: Code) -> None:
+        if self._leases.get(lease.origin) is lease:  # it may have been given back, or lost, meanwhile
+            del self._leases[lease.origin]
+            lease.on_lost(code)
 
 
 def _forms(name: str) -> tuple[str, ...]:

@@ -64,7 +64,9 @@ class Node:
         self.logs.read_more = self._wake
         self.logs.watch(self._doubt_if)
         self._inbox, self._read = f"{INBOX}{self.id}", "0"
-        self._reading = ThreadPool(1)
+        self._reading, self._beating = ThreadPool(1), ThreadPool(1)  # signs of life wait for nothing else
+        self._beats = 0
+        """Signs of life since this node counts as alive without a break."""
         self._doubtful = Event()
         """Whether what was read may be lost."""
         self._doubtful.set()  # nothing has been read yet
@@ -133,6 +135,7 @@ class Node:
         self.pipeline.close()
         self.pipeline.store.close()
         end(self._reading)
+        end(self._beating)
 
     def _for_ever(self, seconds: float, work: Callable[[], object]) -> None:
         """Whatever goes wrong, this node goes on trying: one that is alive and deaf would be worse than none."""
@@ -156,6 +159,7 @@ class Node:
             self._tell_once("the backplane is away: %s", error)
             raise
         self._tell_once("")
+        self._beats = self._beats + 1 if was_alive else 0
         if not was_alive:
             self.leases.check()
 
@@ -168,11 +172,14 @@ class Node:
     def _beat(self, seconds: float = LEASE_SECONDS) -> bool:
         """Be alive for so long. Whether this node counted as alive until now."""
         told = (self.id, int(seconds * 1000), json.dumps(self.about()))
-        return bool(self._call(self.pipeline.store.one, (BEAT, [NODES], told)))
+        return bool(call(self._beating, self.pipeline.store.one, (BEAT, [NODES], told)))
 
     def _sweep(self) -> None:
         told = (self._swept, SWEPT_AT_ONCE, int(DEAD_NODE_SECONDS * 1000))
         self.logs.check()
+        self.leases.check()
+        if self._beats * BEAT_SECONDS < LEASE_SECONDS:  # others may be alive that have not said so yet
+            return
         self._swept = self._call(self.pipeline.store.one, (SWEEP, [NAMES, NODES], told)).decode()
 
     def _read_next(self) -> None:
@@ -181,6 +188,7 @@ class Node:
             self._doubtful.clear()
             call(self._reading, store.reconnect)
             self.logs.check()
+            self.leases.check()
         found = call(self._reading, store.wait, {self._inbox: self._read, **self.logs.streams()})
         for stream, answer in found.items():
             if stream == self._inbox:

@@ -77,16 +77,25 @@ class Pipeline:
     def _write(self, batch: list[Command]) -> None:
         commands = [command for command in batch if not command.done]
         try:
+            if not commands:  # they were given up, and that says nothing of Redis
+                call(self._running, self.store.ping)
             results = call(self._running, self.store.run, [command.build() for command in commands])
         except LogError as error:
-            _give_up(commands, error)
+            self._give_up(error)
             raise
         failures = [
             failure for command, result in zip(commands, results, strict=True) if (failure := _settle(command, result))
         ]
         if failures:
-            _give_up(commands, failures[0])
+            self._give_up(failures[0])
             raise failures[0]
+
+    def _give_up(self, error: LogError) -> None:
+        """Nobody waits for long for what need not be run."""
+        for command in list(self.queue):
+            if not command.done and command.on_failure:
+                command.done = True
+                command.on_failure(Refused(error.code))
 
 
 def _settle(command: Command, result: Any) -> LogError | None:
@@ -101,14 +110,6 @@ def _settle(command: Command, result: Any) -> LogError | None:
         get_hub().handle_error(command.on_result, *sys.exc_info())
     command.done = True
     return None
-
-
-def _give_up(commands: list[Command], error: LogError) -> None:
-    """Nobody waits for long for what need not be run."""
-    for command in commands:
-        if not command.done and command.on_failure:
-            command.done = True
-            command.on_failure(Refused(error.code))
 
 
 def _ignore(_result: Any) -> None:

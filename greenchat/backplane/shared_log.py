@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import itertools
 import logging
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from greenchat.errors import Code, LogError, Refused
 from greenchat.log.log import Audience, Entry
 from greenchat.log.tail import Memory, Tail
 from greenchat.protocol.limits import (
+    AHEAD_SECONDS,
     APPEND_TRIES,
     CATCH_UP_SIZE,
     KEPT_LINES,
@@ -93,6 +95,8 @@ class SharedLog:
             )  # fmt: skip
 
         def on_result(result: Any) -> None:
+            if isinstance(result, int) or result == b"known":
+                lease.place(before + lines)
             self._appended(result, len(block), lease, next(tries))
 
         self._logs.pipeline.submit(Command(build, on_result), len(block))
@@ -104,7 +108,7 @@ class SharedLog:
         How many lines *origin* has said in this epoch; None if it has said nothing for long. Raises `Refused` if it
         takes too long.
         """
-        epoch, position, said = self._learn(self._logs.pipeline.ask(*self._state(origin)))
+        epoch, position, said = self.learn(self._logs.pipeline.ask(*self.state(origin)))
         with gevent.Timeout(SETTLE_SECONDS, Refused(Code.UNAVAILABLE)):
             while self.epoch == epoch and self.position < position:
                 self._progress.wait()
@@ -127,10 +131,6 @@ class SharedLog:
             size += len(entry.block)
         return entries
 
-    def verify(self) -> None:
-        """See whether what was read is still there, or begin anew. Raises `Refused`."""
-        self._learn(self._logs.look_up(self._logs.pipeline.store.one, self._state("")))
-
     def place_all(self, answer: Answer) -> None:
         """What comes next in the stream; of much, the rest is placed later, when members have caught up."""
         self._ahead.extend(answer)
@@ -148,16 +148,22 @@ class SharedLog:
             return False
 
     def _place_later(self) -> None:
-        """For as long as it takes members to catch up, within bounds; other rooms go on meanwhile."""
-        while self._ahead:
-            was_ahead = self.is_ahead
-            if self._has_much():
-                self._audience.catch_up()
-            if self._ahead:  # it may have begun anew
-                self._take(*self._ahead.popleft())
-            if was_ahead and not self.is_ahead:
-                self._logs.read_more()
-        self._placing = False
+        """For as long as it takes members to catch up, within bounds; other rooms go on meanwhile.
+
+        If that takes longer than `limits.AHEAD_SECONDS`, who is behind is waited for no more.
+        """
+        end = time.monotonic() + AHEAD_SECONDS
+        try:
+            while self._ahead:
+                was_ahead = self.is_ahead
+                if self._has_much():
+                    self._audience.catch_up() if time.monotonic() < end else self._audience.hand_out()
+                if self._ahead:  # it may have begun anew
+                    self._take(*self._ahead.popleft())
+                if was_ahead and not self.is_ahead:
+                    self._logs.read_more()
+        finally:
+            self._placing = False
 
     def _take(self, number: str, fields: dict[bytes, bytes]) -> None:
         """Place the next entry. It may be of an epoch that is over, or of one that has begun unnoticed."""
@@ -199,12 +205,13 @@ class SharedLog:
         elif result in (b"unheld", b"epoch", b"gap"):
             self._logs.leases.revoke(lease.value, Code.UNAVAILABLE)
 
-    def _state(self, origin: str) -> Call:
+    def state(self, origin: str) -> Call:
+        """What finds out where the log is now, and how much *origin* has said there."""
         digest = _digest(self._last) if self._last else ""
         return STATE, (*self._keys, _SAID), (self.epoch, self.position, digest, SESSION_SECONDS, f":{origin}")
 
-    def _learn(self, found: Any) -> tuple[str, int, int | None]:
-        """Where the log is now, and how much somebody has said there; it may have begun anew."""
+    def learn(self, found: Any) -> tuple[str, int, int | None]:
+        """Take what `state` found: where the log is, and how much somebody has said; it may have begun anew."""
         epoch, position, begin = found[0].decode(), int(found[1]), int(found[2])
         if not self.epoch:
             self._start(epoch, position)
@@ -313,9 +320,13 @@ class SharedLogs:
             raise Refused(Code.UNAVAILABLE) from None
 
     def check(self) -> None:
-        """See whether what was read is still there. Raises `Refused`."""
-        for log in list(self._logs.values()):
-            log.verify()
+        """See whether what was read is still there, all at once. Raises `Refused`."""
+        logs = list(self._logs.values())
+        results = self.look_up(self.pipeline.store.run, [log.state("") for log in logs]) if logs else []
+        for log, result in zip(logs, results, strict=True):
+            if isinstance(result, Exception):
+                raise Refused(Code.UNAVAILABLE)
+            log.learn(result)
 
 
 def _entry(position: int, fields: dict[bytes, bytes]) -> Entry:

@@ -102,6 +102,11 @@ class Store:
         with self._errors(self._client):
             return [value.decode() if value else None for value in self._client.server.hmget(key, names)]
 
+    def ping(self) -> None:
+        """Find out whether it is there."""
+        with self._errors(self._client):
+            self._client.server.ping()
+
     def is_durable(self) -> bool:
         """Whether it keeps what it is told on its disk (AOF), as far as it may be asked."""
         with self._errors(self._client), contextlib.suppress(self._redis.exceptions.NoPermissionError):
@@ -126,6 +131,9 @@ class Store:
             yield
         except self._failures as error:
             self._look_again(client)
+            raise self._error(error) from None
+        except Exception as error:  # noqa: BLE001 - an answer that the library makes nothing of: another may be better
+            client.disconnect()
             raise self._error(error) from None
 
     def _look_again(self, client: Client) -> None:

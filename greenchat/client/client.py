@@ -133,6 +133,7 @@ class ChatClient:
         self._on_private = on_private
         self._on_undelivered = on_undelivered
         self._on_note = on_note
+        self._noted = Code.KEPT_AGAIN
         self._peers = Peers(known_peers, self._servers.first)
         self._inbox = Inbox()
         routes = Routes(self._servers, Route(route), identity)
@@ -333,8 +334,9 @@ class ChatClient:
                 self._on_private(Message(safe_line(who), safe_line(text)))
             case Undelivered(who, code, _):
                 self._on_undelivered(TransferError(code, f"{safe_line(who)} was not told: {sentence(code)}"))
-            case Note(code, _):
-                self._on_note(known(code))
+            case Note(code, _) if known(code) is not self._noted:  # one may be repeated, as a sign of life
+                self._noted = known(code)
+                self._on_note(self._noted)
 
 
 def _not_connected() -> ServerGone:

@@ -14,7 +14,7 @@ from greenchat.client.session import Session
 from greenchat.errors import Code, ConnectError, GreenchatError, ServerGone, TransferError, known, sentence
 from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import AWAY_SECONDS, GOODBYE_SECONDS, RECONNECT_DELAYS, RECONNECT_JITTER
-from greenchat.protocol.records import Ack, Error, Hello, Note, Pong, Record
+from greenchat.protocol.records import Ack, Error, Hello, Pong, Record
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import Event, Failure, Text
 from greenchat.security.keys import Identity
@@ -187,8 +187,6 @@ class Connection:
                 return
             case Pong():
                 return
-            case Note(code) if self._resume and self._session:
-                self._session.heartbeat = known(code) is not Code.WAITING  # it may not even read what it cannot keep
             case Error(code, text):
                 raise ServerGone(code, f"the server closed the connection: {_reason(code, text)}")
             case Failure(code, text):

@@ -90,8 +90,10 @@ class Session:
         """Send one line. Raises `ServerGone`."""
         with self._sending:
             try:
-                with gevent.Timeout(SEND_SECONDS, TimeoutError()):
-                    self._sock.sendall(self._tls.seal(line) if self._tls else line)
+                left = memoryview(self._tls.seal(line) if self._tls else line)
+                while left:
+                    with gevent.Timeout(SEND_SECONDS, TimeoutError()):
+                        left = left[self._sock.send(left) :]
             except OSError:
                 self._abort()
                 raise ServerGone(Code.SERVER_GONE, "the server is gone") from None

@@ -2,14 +2,14 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 import gevent
 from gevent import get_hub
 from gevent.event import Event
 
-from greenchat.errors import Code, LogError, Refused
+from greenchat.errors import Code, Refused
 from greenchat.protocol.limits import LOG_RETRY_SECONDS, PLACED_AT_ONCE, SETTLE_SECONDS, WRITE_PATIENCE, WRITTEN_AT_ONCE
 
 __all__ = ["WriteQueue"]
@@ -26,7 +26,7 @@ def _do_nothing(_items: object) -> None:
 class WriteQueue(Generic[T]):
     """Things in one order. A greenlet hands them to *write*, as many at once as have come meanwhile.
 
-    What *write* raises `LogError` for is handed to it again after a while, until it does not; and then to *done*.
+    What *write* raises an error for is handed to it again after a while, until it does not; and then to *done*.
     """
 
     def __init__(self, write: Callable[[list[T]], object], done: Callable[[list[T]], object] = _do_nothing) -> None:
@@ -56,6 +56,10 @@ class WriteQueue(Generic[T]):
         self._items.append((item, size))
         self._added += size
         self._has_some.set()
+
+    def __iter__(self) -> Iterator[T]:
+        """What has still to be written."""
+        return (item for item, _ in self._items)
 
     def wait(self, most: int) -> None:
         """Wait until no more than *most* bytes are left."""
@@ -125,7 +129,7 @@ class WriteQueue(Generic[T]):
             try:
                 self._writing = True
                 self._write(batch)
-            except LogError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, what was said is not to be lost by it
                 self._writing = False
                 self._tell(works=False, why=error)
                 gevent.sleep(LOG_RETRY_SECONDS)
@@ -134,7 +138,7 @@ class WriteQueue(Generic[T]):
                 self._tell(works=True)
                 return
 
-    def _tell(self, *, works: bool, why: LogError | None = None) -> None:
+    def _tell(self, *, works: bool, why: Exception | None = None) -> None:
         if works == self.works:
             return
         self.works = works

@@ -143,6 +143,10 @@ APPEND_TRIES: Final = 5
 READ_AT_ONCE: Final = 64
 """Entries of a stream."""
 
+AHEAD_SECONDS: Final = 2.0
+"""For members to catch up with what comes from other nodes, before who is behind is dropped instead: else one of them
+would hold up all others in the room by any flood."""
+
 READ_AHEAD: Final = 16
 """Of these, waiting for members who are behind, before no more of this stream are read."""
 
@@ -446,6 +450,10 @@ MAX_UNACKNOWLEDGED_SIZE: Final = 1024 * 1024
 
 SEND_SECONDS: Final = 30.0
 """Without the server taking one byte, after which it counts as gone."""
+
+WAITING_SECONDS: Final = 10.0
+"""Between two notes that messages wait: well below the next, because a server that cannot keep what it reads may read
+nothing, and so not answer."""
 
 HEARTBEAT_SECONDS: Final = 20.0
 """Without a byte from the server, after which it is asked whether it is there; IRC clients ask after 30 to 90."""

@@ -14,7 +14,7 @@ from greenchat.errors import Code, ListenError, Refused
 from greenchat.log.log import Logs
 from greenchat.log.memory import MemoryLogs
 from greenchat.net import LOOPBACK, Listener, is_loopback, listen, send_now
-from greenchat.protocol.limits import DRAIN_SECONDS, FLUSH_SECONDS, HIGH_WATERMARK, TURNED_OUT
+from greenchat.protocol.limits import DRAIN_SECONDS, FLUSH_SECONDS, HIGH_WATERMARK, TURNED_OUT, WAITING_SECONDS
 from greenchat.protocol.records import Addresses
 from greenchat.protocol.wire import ServerWire
 from greenchat.server.admission import Admission
@@ -87,6 +87,7 @@ class ChatServer:
         self._node = node
         self._advertise = advertise
         self._logs = logs or (node.logs if node else MemoryLogs())
+        self._noting = gevent.Greenlet()
         self._logs.watch(self._note)
         self._hosts = LOOPBACK if host is None else (host,)
         self._listeners: list[Listener] = []
@@ -138,6 +139,7 @@ class ChatServer:
     def _end(self) -> None:
         if self._watching:
             self._watching.kill()
+        self._noting.kill()
         self._logs.settle(FLUSH_SECONDS)
         self._rooms.close()
         for session in self._sessions:
@@ -198,8 +200,20 @@ class ChatServer:
         return remote
 
     def _note(self, works: bool) -> None:  # noqa: FBT001 - what the logs are doing
+        self._noting.kill(block=False)
+        self._tell_all(Code.KEPT_AGAIN if works else Code.WAITING)
+        if not works and self._serving:
+            self._noting = gevent.spawn(self._note_again)
+
+    def _note_again(self) -> None:
+        """As a sign of life: nothing may be read while nothing can be kept."""
+        while True:
+            gevent.sleep(WAITING_SECONDS)
+            self._tell_all(Code.WAITING)
+
+    def _tell_all(self, code: Code) -> None:
         for session in list(self._sessions):
-            session.note(Code.KEPT_AGAIN if works else Code.WAITING)
+            session.note(code)
 
     def _make_room(self) -> None:
         """Without descriptors nobody can come in: those go who take one and say nothing."""

@@ -144,6 +144,30 @@ def test_lease_that_redis_has_lost_may_be_had_again(redis: RedisServer, here: No
     assert lost == [Code.UNAVAILABLE]
 
 
+def test_names_that_redis_has_lost_are_found_out_after_any_doubt(redis: RedisServer, here: Node) -> None:
+    here.leases.claim("ann", "ann", "", kept := Losses())
+    here.leases.claim("bob", "bob", "", lost := Losses())
+    for form in ("name:bob", "written:bob", "small:bob"):
+        redis.command("HDEL", NAMES, form)
+    here._doubt()
+    until(lambda: lost == [Code.UNAVAILABLE])
+    assert kept == []
+
+
+def test_nobody_is_forgotten_right_after_redis_was_away(
+    redis: RedisServer, here: Node, there: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there.leases.claim("bob", "bob", "", print)
+    redis.command("DEL", NODES)
+    there._greenlets[0].kill()
+    here._beats = 0
+    here._sweep()
+    assert redis.command("HLEN", NAMES) == b":3\r\n"
+    here._beats = 100
+    here._sweep()
+    assert redis.command("HLEN", NAMES) == b":0\r\n"
+
+
 def test_claim_that_redis_runs_too_late_is_undone() -> None:
     with RedisServer() as mortal, node_of(mortal.url) as here, node_of(mortal.url) as there:
         mortal.signal(signal.SIGSTOP)
@@ -171,6 +195,7 @@ def test_names_of_nodes_that_are_dead_for_long_are_forgotten(
     redis.command("HSET", NODES, there.id, '"1 {}"')
     monkeypatch.setattr("greenchat.backplane.node.DEAD_NODE_SECONDS", 60)
     there._greenlets[0].kill()
+    here._beats = 100
     here._sweep()
     assert redis.command("HLEN", NAMES) == b":3\r\n"
     assert redis.command("HKEYS", NODES).count(b"$") == 1

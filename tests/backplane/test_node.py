@@ -149,4 +149,5 @@ def test_what_waits_for_redis_is_bounded(here: Node) -> None:
         waiting = gevent.spawn(node.wait)
         gevent.idle()
         assert not waiting.ready()
-        until(waiting.ready)  # it is given up, because it need not be told
+        mortal.start()
+        until(waiting.ready)

@@ -1,6 +1,8 @@
 import contextlib
+import signal
 from collections.abc import Iterator
 
+import gevent
 import pytest
 from conftest import until
 from redis_server import RedisServer, needs_redis
@@ -58,6 +60,41 @@ def test_command_whose_result_is_not_accepted_is_run_again_before_those_after_it
     until(lambda: len(results) == 3)
     pipeline.ask(*send("next"))
     assert told(pipeline) == [b"0", b"1", b"2", b"next"]
+
+
+def test_what_need_not_be_run_fails_with_all_that_waits_and_redis_is_not_taken_for_back() -> None:
+    with (
+        RedisServer() as mortal,
+        contextlib.closing(Store(mortal.url)) as store,
+        contextlib.closing(Pipeline(store)) as pipeline,
+    ):
+        told, failures = list[bool](), list[Refused]()
+        pipeline.queue.watch(told.append)
+        mortal.signal(signal.SIGSTOP)
+        for number in range(3):
+            pipeline.submit(Command(lambda: send("x"), print, failures.append))
+            gevent.sleep(0.01 * number)  # the first is on its way, the others wait behind it
+        until(lambda: len(failures) == 3)
+        gevent.sleep(0.3)
+        assert told == [False]
+        mortal.signal(signal.SIGCONT)
+        until(lambda: told == [False, True])
+
+
+def test_answer_that_is_none_is_asked_for_again(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, garbled = pipeline.store._pipeline, [True]
+
+    def garble(calls: list[Call]) -> list[object]:
+        results = run(calls)
+        if garbled:
+            garbled.pop()
+            raise ValueError("as the library says of an answer that it makes nothing of")
+        return results
+
+    monkeypatch.setattr(pipeline.store, "_pipeline", garble)
+    pipeline.run(*send("1"))
+    pipeline.queue.settle()
+    assert told(pipeline) == [b"1", b"1"]  # it was run, too, the first time
 
 
 def test_mistake_with_one_result_is_not_the_end_of_all(pipeline: Pipeline) -> None:

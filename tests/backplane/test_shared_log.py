@@ -8,6 +8,7 @@ from conftest import until
 from log.helpers import Audience, everything, opened, say
 from redis_server import RedisServer, needs_redis
 
+from greenchat.backplane import shared_log
 from greenchat.backplane.node import Node
 from greenchat.backplane.shared_log import SharedLog
 from greenchat.backplane.store import Call, Store
@@ -194,7 +195,7 @@ def test_log_that_has_gone_back_behind_where_it_was_opened_begins_anew(redis: Re
     first.settle("")
     log = here.logs.open("lobby", heard := Audience())
     redis.command("HSET", "{greenchat}:room:lobby", "position", "2")
-    log.verify()
+    here.logs.check()
     assert (heard.restarts, log.position) == (1, 0)
 
 
@@ -202,7 +203,7 @@ def test_epoch_never_goes_back(redis: RedisServer, here: Node) -> None:
     log = here.logs.open("lobby", Audience())
     redis.command("HSET", "{greenchat}:room:lobby", "epoch", "1")
     epoch = log.epoch
-    log.verify()
+    here.logs.check()
     assert int(log.epoch) > int(epoch)
 
 
@@ -232,6 +233,33 @@ def test_what_was_said_first_is_placed_first_though_it_was_refused_at_first(here
     run = here.pipeline.store.one
     assert [run(calls[at]) for at in (1, 0, 1, 1)] == [b"gap", 1, 2, b"known"]
     until(lambda: blocks(heard) == [b"ann 1\n", b"ann 2\n"])
+
+
+def test_who_was_silent_for_long_goes_on_where_it_was(redis: RedisServer, here: Node) -> None:
+    """Though nobody knows any more how much it has said."""
+    here.leases.claim("guest", "~guest", "", lost := Losses())
+    told: list[bool] = []
+    here.logs.watch(told.append)
+    log = here.logs.open("lobby", heard := Audience())
+    for block in (b"guest: 1\n", b"guest: 2\n"):
+        log.append("~guest", block, 1, 0)
+        log.settle("")
+        redis.command("DEL", f"{{greenchat}}:said:{log.epoch}:~guest")
+    log.append("~guest", b"guest: 3\n", 1, 0)
+    log.settle("")
+    assert (len(heard.placed), lost, told) == (3, [], [])
+
+
+def test_who_does_not_catch_up_at_all_holds_up_the_others_for_a_while_only(
+    here: Node, there: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_log, "AHEAD_SECONDS", -1)
+    slow = Audience()
+    slow.has_much = True
+    slow.caught_up.clear()
+    logs = here.logs.open("lobby", slow), there.logs.open("lobby", Audience())
+    append(logs[1], 1, 2, origin="bob")
+    until(lambda: len(slow.placed) == 2)
 
 
 def test_many_lines_are_trimmed(redis: RedisServer) -> None:

@@ -177,6 +177,17 @@ def test_sending_to_a_server_that_never_reads_is_an_error(both: Both, monkeypatc
         _send_for_ever(both)
 
 
+def test_server_that_reads_slowly_is_no_such(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "SEND_SECONDS", 0.2)
+    both.session._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    sending = gevent.spawn(both.session.send, b"x" * 8_000_000 + b"\n")
+    taken = 0
+    while taken <= 8_000_000:
+        taken += len(both.server.sock.recv(400_000))
+        gevent.sleep(0.02)
+    sending.get(timeout=5)
+
+
 def _send_for_ever(both: Both) -> None:
     while True:
         both.session.send(b"x" * 1_000_000 + b"\n")

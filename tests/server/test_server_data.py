@@ -15,7 +15,8 @@ from greenchat.log import queue
 from greenchat.log.database import Database
 from greenchat.log.durable import DurableLogs
 from greenchat.protocol.limits import MAX_PIECE, MAX_UNKEPT
-from greenchat.protocol.records import Hello, Welcome
+from greenchat.protocol.records import Hello, Note, Welcome
+from greenchat.server import server as server_module
 
 
 @pytest.fixture
@@ -56,6 +57,26 @@ def test_messages_are_heard_and_acknowledged_once_they_are_kept(
     assert (heard(bob, 1), heard(cat, 1)) == (["ann: hello"], ["ann: hello"])
     until(lambda: notes == [Code.WAITING, Code.KEPT_AGAIN])
     until(lambda: ann.unacknowledged == 0)
+
+
+def test_that_messages_wait_is_said_again_and_again(
+    people: People, logs: DurableLogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who hears nothing would take the server for gone."""
+    monkeypatch.setattr(server_module, "WAITING_SECONDS", 0.01)
+    ann, works = people.member("ann"), Database.commit
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Database, "commit", fail)
+    ann.send(b"hello\n")
+    for _ in range(3):
+        assert ann.record(Note).code == Code.WAITING
+    monkeypatch.setattr(Database, "commit", works)
+    while (code := ann.record(Note).code) == Code.WAITING:
+        pass
+    assert code == Code.KEPT_AGAIN
 
 
 def test_who_says_much_has_to_wait_while_nothing_is_kept(
