@@ -104,10 +104,18 @@ class Leases:
         """By what lease who has this *origin* speaks."""
         return self._leases.get(origin)
 
-    def revoke(self, value: str, code: Code) -> None:
-        """The lease with this *value* is lost."""
+    def revoke(self, value: str) -> None:
+        """The user has come by another node, which has taken over the lease with this *value*."""
         for lease in [lease for lease in self._leases.values() if lease.value == value]:
-            self._lose(lease, code)
+            self._lose(lease, Code.TAKEN_OVER)
+
+    def lose(self, lease: Lease, found: str | None = None) -> None:
+        """*lease* is good no more; what was *found* instead of it, if anything.
+
+        Only if that is a later one of the same user has it come from elsewhere, and is not to come back here. Otherwise
+        Redis has lost something, or this node counted as dead, and somebody else has the name, perhaps not for long.
+        """
+        self._lose(lease, Code.TAKEN_OVER if found and _follows(found, lease.value) else Code.UNAVAILABLE)
 
     def check(self) -> None:
         """Find out which names are lost, when this node has not been alive for a while. Raises `LogError`."""
@@ -115,12 +123,19 @@ class Leases:
             found = self._pipeline.call(self._pipeline.store.fields, NAMES, [lease.forms[0] for lease in leases])
             for lease, value in zip(leases, found, strict=True):
                 if value != lease.value:
-                    self._lose(lease, Code.TAKEN_OVER if value else Code.UNAVAILABLE)
+                    self.lose(lease, value)
 
     def _lose(self, lease: Lease, code: Code) -> None:
         if self._leases.get(lease.origin) is lease:  # it may have been given back, or lost, meanwhile
             del self._leases[lease.origin]
             lease.on_lost(code)
+
+
+def _follows(later: str, earlier: str) -> bool:
+    """Whether one lease is a later one of the same user, by its session or its key."""
+    number, _, origin, owner = later.split(" ")
+    before, _, same_origin, same_owner = earlier.split(" ")
+    return int(number) > int(before) and (origin == same_origin or owner == same_owner != _NO_ONE)
 
 
 def _forms(name: str) -> tuple[str, ...]:

@@ -206,7 +206,7 @@ class Node:
 
     def _take(self, message: Message) -> None:
         if message["t"] == "gone":
-            self.leases.revoke(message["lease"], Code.TAKEN_OVER)
+            self.leases.revoke(message["lease"])
         elif message != _WAKE:
             self.on_message(message)
 

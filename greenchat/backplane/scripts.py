@@ -67,7 +67,7 @@ APPEND: Final = Script("""
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 'epoch' end
 local lease = redis.call('HGET', KEYS[3], ARGV[2])
 if not lease then return 'unheld' end
-if lease ~= ARGV[3] then return 'fenced' end
+if lease ~= ARGV[3] then return {lease} end
 local from, lines, block = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 local said = string.format('%.0f', from + lines)
 local before = tonumber(redis.call('GET', KEYS[4]) or ARGV[12])
@@ -86,8 +86,8 @@ redis.call('EXPIRE', KEYS[1], ARGV[10])
 redis.call('EXPIRE', KEYS[2], ARGV[10])
 return position
 """)
-"""The position of the last line of a block; or 'known' if it has one already, 'fenced' if the name is another's by now,
-'unheld' if it is nobody's, 'gap' if lines said before are not there, and 'epoch' if the log has begun anew."""
+"""The position of the last line of a block; or 'known' if it has one already, the other lease in a list if the name has
+another by now, 'unheld' if it has none, 'gap' if lines said before are missing, 'epoch' if the log has begun anew."""
 
 STATE: Final = Script(
     _NOW

@@ -200,10 +200,10 @@ class SharedLog:
             self._logs.verify()
             raise LogError(Code.UNAVAILABLE, "the backplane has lost what was said before")
         self._logs.hold(-size)
-        if result == b"fenced":
-            self._logs.leases.revoke(lease.value, Code.TAKEN_OVER)
+        if isinstance(result, list):
+            self._logs.leases.lose(lease, result[0].decode())
         elif result in (b"unheld", b"epoch", b"gap"):
-            self._logs.leases.revoke(lease.value, Code.UNAVAILABLE)
+            self._logs.leases.lose(lease)
 
     def state(self, origin: str) -> Call:
         """What finds out where the log is now, and how much *origin* has said there."""

@@ -63,7 +63,7 @@ def test_names_of_a_node_that_is_dead_are_free(redis: RedisServer, here: Node, t
     redis.command("HDEL", NODES, here.id)  # as if its time had passed
     there.leases.claim("bob", "other", "", print)
     here._live()
-    assert lost == [Code.TAKEN_OVER]
+    assert lost == [Code.UNAVAILABLE]  # it may have it again when that one has left
 
 
 def test_node_that_counted_as_dead_for_a_while_keeps_what_nobody_has_taken(redis: RedisServer, here: Node) -> None:
@@ -129,10 +129,28 @@ def test_lease_is_no_other_though_redis_has_lost_its_count(redis: RedisServer, h
     log = here.logs.open("lobby", heard := Audience())
     log.append("bob", b"bob: hi\n", 1, 0)
     here.logs.wait(0)
-    assert (heard.placed, lost) == ([], [Code.TAKEN_OVER])
+    assert (heard.placed, lost) == ([], [Code.UNAVAILABLE])
     here.leases.release(old)
     here.pipeline.queue.settle()
     assert refusal(here, "bob", "third") is Code.NAME_TAKEN
+
+
+@pytest.mark.parametrize(
+    ("found", "code"),
+    [
+        ("8 there bob -", Code.TAKEN_OVER),
+        ("8 there other key", Code.TAKEN_OVER),
+        ("8 there other -", Code.UNAVAILABLE),
+        ("8 there other key2", Code.UNAVAILABLE),
+        ("6 there bob key", Code.UNAVAILABLE),  # an older one, that Redis has gone back to
+    ],
+)
+def test_only_who_has_come_from_elsewhere_is_told_so(here: Node, found: str, code: Code) -> None:
+    lease = here.leases.claim("bob", "bob", "key", lost := Losses())
+    lease.value = "7 here bob key"
+    here.leases.lose(lease, found)
+    here.leases.lose(lease, found)
+    assert lost == [code]
 
 
 def test_lease_that_redis_has_lost_may_be_had_again(redis: RedisServer, here: Node) -> None:
