@@ -45,6 +45,7 @@ class Store:
         self._failures = redis.RedisError, redis.exceptions.RedisClusterException, OSError
         self._name = without_password(url)
         self._waiting: Any = None
+        self._closed = False
         try:
             self._client, self._reader = (client_of(redis, url, patience) for patience in (0, STORE_WAIT_SECONDS))
         except (ValueError, TypeError):  # whose text may have a part of a password
@@ -85,6 +86,8 @@ class Store:
                 self._waiting.close()
             pool = self._reader.server.connection_pool
             self._waiting = self._redis.Redis(connection_pool=pool, single_connection_client=True)
+            if self._closed:  # meanwhile, by another thread
+                pool.disconnect()
 
     def wait(self, after: Mapping[str, str]) -> Streams:
         """What streams have after these IDs, as soon as there is something; after some seconds perhaps nothing."""
@@ -115,6 +118,7 @@ class Store:
 
     def close(self) -> None:
         """End all connections."""
+        self._closed = True
         for client in filter(None, (self._waiting, self._client, self._reader)):
             with contextlib.suppress(*self._failures):
                 client.close()
