@@ -7,7 +7,7 @@ from typing import Final
 from greenchat.errors import BadName, Code
 from greenchat.protocol.limits import MAX_FILE_NAME, MAX_NAME_CHARACTERS
 from greenchat.protocol.lookalikes import LOOKALIKES
-from greenchat.protocol.text import UNSAFE
+from greenchat.protocol.text import INVISIBLE, UNSAFE
 
 __all__ = ["file_name", "looks", "name_key", "user_name"]
 
@@ -15,11 +15,9 @@ __all__ = ["file_name", "looks", "name_key", "user_name"]
 # unassigned, and every separator but the plain space (PRECIS, RFC 8264, disallows the same).
 _NOT_IN_NAMES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
 
-# Letters and marks that show as nothing (Default_Ignorable_Code_Point, UAX #44, as far as it is not Cf or Cn),
-# and the blank of Braille: with them, two names could look the same.
-_INVISIBLE: Final = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
-)
+# With characters that show as nothing, two names could look the same. Block Elements imitate `MARK`.
+_UNSEEN: Final = re.compile(f"[{INVISIBLE}]")
+_BLOCKS: Final = re.compile("[\u2580-\u259f]")
 
 _RESERVED: Final = frozenset({"error"})
 """A guest is told of errors by lines that start with ``error: ``; nobody may speak under that name, or one like it."""
@@ -31,7 +29,7 @@ _DEVICE: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|c
 def user_name(text: str) -> str:
     """*text* as a user name in NFC.
 
-    Raises `BadName` unless it has 1 to 32 characters, none of them a control, a colon or invisible,
+    Raises `BadName` unless it has 1 to 32 characters, none of them a control, a colon, a block element or invisible,
     and neither starts nor ends with a space or starts with a combining mark.
     """
     if text.isascii() and text.isalnum() and len(text) <= MAX_NAME_CHARACTERS and text.lower() not in _RESERVED:
@@ -47,8 +45,10 @@ def user_name(text: str) -> str:
         raise BadName(Code.BAD_NAME, "a name has no colon in it: choose another")
     if name != name.strip(" ") or unicodedata.category(name[0]).startswith("M"):
         raise BadName(Code.BAD_NAME, "a name starts and ends with a visible character: choose another")
-    if _INVISIBLE.search(name) or any(unicodedata.category(c) in _NOT_IN_NAMES for c in name.replace(" ", "")):
+    if _UNSEEN.search(name) or any(unicodedata.category(c) in _NOT_IN_NAMES for c in name.replace(" ", "")):
         raise BadName(Code.BAD_NAME, "a name has only visible characters and plain spaces: choose another")
+    if _BLOCKS.search(name):
+        raise BadName(Code.BAD_NAME, "a name has no block elements such as \u258c in it: choose another")
     if looks(name)[1] in _RESERVED:
         raise BadName(Code.BAD_NAME, "that name is kept for the server's own words: choose another")
     return name

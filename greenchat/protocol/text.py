@@ -3,7 +3,25 @@
 import re
 from typing import Final
 
-__all__ = ["UNSAFE", "safe_block", "safe_line"]
+__all__ = ["INVISIBLE", "MARK", "UNSAFE", "safe_block", "safe_line"]
+
+MARK: Final = "\u258c"
+"""The first character of the program's own lines on a terminal: "▌", left half block.
+
+No name contains it, and no line that went through `safe_line` or `safe_block` begins with it, so a line
+that does is the program's. Put it before a line that is safe already: both functions would replace it.
+"""
+
+INVISIBLE: Final = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffc\U0001107f\U00013440-\U00013442\U00016fe4\U0001bc9d\U0001bca0-\U0001bca3"
+    "\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+"""Characters without a glyph, for a class of a regular expression.
+
+Default_Ignorable_Code_Point of UAX #44, and those whose glyph is blank though no property says so:
+the blanks of Braille and of Egyptian hieroglyphs, a null notehead, fillers, joiners, object placeholders.
+"""
 
 # The direction marks and overrides of UAX #9, which can make a line read as another (CVE-2021-42574),
 # and the two separators that some terminals and parsers take for line ends.
@@ -16,14 +34,17 @@ UNSAFE: Final = re.compile(f"[\x00-\x08\x0a-\x1f\x7f-\x9f{_DIRECTION}{_SEPARATOR
 _UNSAFE_ASCII: Final = bytes(code for code in (*range(0x20), 0x7F) if chr(code) not in "\t\n")
 _UNSAFE_BEYOND: Final = re.compile(f"[\x80-\x9f{_DIRECTION}{_SEPARATORS}]")
 
+_SPACES: Final = "\t \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
+_LEADING_MARK: Final = re.compile(f"^([{_SPACES}{INVISIBLE}]*){MARK}", re.MULTILINE)
+
 
 def safe_line(text: str) -> str:
-    """*text* with every unsafe character replaced by a visible one, line ends included."""
-    return UNSAFE.sub(_visible, text)
+    """Return *text* as one line in which nothing is unsafe: what was is replaced by something visible."""
+    return _without_mark(UNSAFE.sub(_visible, text))
 
 
 def safe_block(block: bytes) -> bytes:
-    """A block of whole lines as valid UTF-8 with LF line ends and nothing unsafe in it.
+    """Return a block of whole lines as valid UTF-8 with LF line ends and nothing unsafe in it.
 
     Invalid bytes become U+FFFD. A block grows at most threefold (`limits.MAX_DELIVERY` counts on that).
     """
@@ -34,7 +55,12 @@ def safe_block(block: bytes) -> bytes:
     if block.isascii():
         return block
     text = block.decode(errors="replace")
-    return (text.translate(_VISIBLE_BEYOND) if _UNSAFE_BEYOND.search(text) else text).encode()
+    return _without_mark(text.translate(_VISIBLE_BEYOND) if _UNSAFE_BEYOND.search(text) else text).encode()
+
+
+def _without_mark(text: str) -> str:
+    """Return *text* with `MARK` replaced where a line begins with it, after blanks or not."""
+    return _LEADING_MARK.sub("\\1\ufffd", text) if MARK in text else text
 
 
 def _safe_ascii(block: bytes) -> bytes:

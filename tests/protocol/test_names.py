@@ -15,8 +15,11 @@ from greenchat.protocol.text import safe_line
 
 UNUSUAL = " :\t\n\x00\x1b\x7f\x9b\u00a0\u00ad\u0301\u200b\u202e\u3000\ue000\uff1a\U0001d160e"
 # Ignorable and blank, though their categories do not say so.
-BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0" + "".join(
-    map(chr, [*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)])
+BLANK = (
+    "\ufffc\U0001107f\U00016fe4\U0001bc9d\U0001d159\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+    + "".join(
+        map(chr, [*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0), *range(0x13440, 0x13443), *range(0x2580, 0x25A0)])
+    )
 )
 ANY = st.characters(exclude_categories=[], exclude_characters=BLANK)
 VISIBLE = st.text(
@@ -109,6 +112,22 @@ def test_row_26_user_name_is_refused(name: str) -> None:
 def test_row_26_user_name_that_shows_as_nothing_is_refused(name: str) -> None:
     with pytest.raises(BadName):
         user_name(name)
+
+
+@pytest.mark.attack(39)
+@pytest.mark.parametrize("block", [*map(chr, range(0x2580, 0x25A0))], ids=unicodedata.name)
+def test_user_name_with_a_block_element_is_refused(block: str) -> None:
+    with pytest.raises(BadName, match="block elements"):
+        user_name(f"a {block}b")
+
+
+@pytest.mark.attack(40)
+@pytest.mark.parametrize(
+    "character", [*"\ufffc\U0001107f\U00016fe4\U0001bc9d\U0001d159\u115f\u1160\u2800\ufffe\U000e0041\ue000"], ids=ascii
+)
+def test_user_name_with_a_character_without_a_glyph_is_refused(character: str) -> None:
+    with pytest.raises(BadName, match="visible"):
+        user_name(f"ann{character}")
 
 
 @pytest.mark.parametrize(

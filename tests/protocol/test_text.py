@@ -4,13 +4,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from greenchat.protocol.text import UNSAFE, safe_block, safe_line
+from greenchat.protocol.text import MARK, UNSAFE, safe_block, safe_line
 
-PRINTABLE = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]))
+PRINTABLE = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"], exclude_characters=MARK))
 NASTY = st.lists(
     st.sampled_from(
         [b"\n", b"\r", b"\r\n", b"\t", b"\x01", b"\x1b", b"\xc2", b"\x9b", b"\xe2\x80", b"\xae", b"\xff", b"a"]
     )
+    | st.sampled_from([MARK.encode(), "\u200b".encode(), b" "])
     | st.binary(max_size=4)
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=4).map(str.encode)
 ).map(lambda parts: b"".join(parts) + b"\n")
@@ -63,6 +64,26 @@ def test_row_25_direction_mark_never_gets_through(mark: str) -> None:
 
 def test_row_25_line_ends_in_a_single_line_become_visible() -> None:
     assert safe_line("bob\nann: hi\r\n") == "bob\u240aann: hi\u240d\u240a"
+
+
+@pytest.mark.attack(39)
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        pytest.param("\u258c sent", "\ufffd sent", id="first"),
+        pytest.param("  \t\u258c sent", "  \t\ufffd sent", id="after spaces and a tab"),
+        pytest.param("\u00a0\u3000\u2003\u258c sent", "\u00a0\u3000\u2003\ufffd sent", id="after Unicode spaces"),
+        pytest.param(
+            "\u200b\ufeff\u2800\u258c sent", "\u200b\ufeff\u2800\ufffd sent", id="after what shows as nothing"
+        ),
+        pytest.param("\u258c\u258c", "\ufffd\u258c", id="twice: one alone is at the start"),
+        pytest.param("45%|\u2588\u258c |", "45%|\u2588\u258c |", id="further on: a bar"),
+        pytest.param("\u2590 \u258b", "\u2590 \u258b", id="other blocks"),
+    ],
+)
+def test_no_line_begins_with_the_mark_of_the_program(raw: str, shown: str) -> None:
+    assert safe_line(raw) == shown
+    assert safe_block(f"hi\n{raw}\n{raw}\n".encode()) == f"hi\n{shown}\n{shown}\n".encode()
 
 
 def test_one_bad_line_leaves_the_others_alone() -> None:
