@@ -1,4 +1,4 @@
-"""What was said, in SQLite: each commit is whole on the disk when it returns, or not there at all."""
+"""Messages in SQLite: each commit is whole on the disk when it returns, or not there at all."""
 
 import contextlib
 import errno
@@ -8,9 +8,10 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import quote
 
+from greenchat.log.files import Files
 from greenchat.log.log import Entry
 from greenchat.protocol.limits import (
     CATCH_UP_SIZE,
@@ -46,7 +47,23 @@ CREATE INDEX IF NOT EXISTS times ON speakers (time);
 """
 
 _SLACK: Final = 256
-"""What is too much is left there until it is this part of what is kept, so that not each commit has to forget some."""
+"""Excess is left in place until it is this part of the bound, so that few commits have to delete anything."""
+
+_VFS: Final = "unix-excl"
+"""SQLite's locking that leaves no other process in: a reader there would keep the journal from ever being emptied."""
+
+_LAST: Final = "SELECT ifnull(max(number), 0) FROM entries"
+
+_NEWEST: Final = """
+SELECT max(ifnull((SELECT time FROM entries ORDER BY number DESC LIMIT 1), 0), ifnull(max(time), 0)) FROM speakers
+"""
+
+_GAPS: Final = """
+SELECT count(*) FROM rooms WHERE begin != ifnull((
+    SELECT max(position) - sum(lines) FROM entries WHERE room = id AND position > begin HAVING count(*)
+), begin)
+"""
+"""The rooms whose entries do not follow one another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +104,48 @@ class _Expired(NamedTuple):
 
 
 class Database:
-    """The file *path*, used from one thread at a time. Raises `sqlite3.Error`, as all its methods do, and `OSError`."""
+    """A connection to the database in *files*, used from one thread at a time.
 
-    def __init__(self, path: Path, kept: Retention) -> None:
-        path.touch(mode=0o600)
-        self._path, self._inode = path, path.stat().st_ino
+    Its constructor and methods raise `sqlite3.Error` and `OSError`.
+    """
+
+    def __init__(self, files: Files, kept: Retention) -> None:
+        self._files = files
         self._kept = kept
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=DATA_LOCK_SECONDS, check_same_thread=False)
+        self._rooms: dict[tuple[str, str], tuple[int, int]] = {}
+        """The row number and the begin of each room that has entries, by its name and epoch."""
+        self._unsecured: tuple[list[Row], dict[str, int]] = [], {}
+        """Rows that were committed to a journal that was gone then, and the result of their commit."""
+        self.detached = False
+        """True if the journal in use is no longer the one at its path: all connections are to be reopened."""
+        self.newest = 0
+        """The latest time of an entry, which no later entry goes below, in seconds since the epoch."""
+        self._db = self._connect()
+        self._prepare()
+
+    def reopen(self) -> None:
+        """Close the files and open them again."""
+        self._db.close()
+        self._db = self._connect()
+        self._prepare()
+
+    def _connect(self) -> sqlite3.Connection:
+        uri = f"file:{quote(str(self._files.path))}?mode=rw&vfs={_VFS}"
+        return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=DATA_LOCK_SECONDS, check_same_thread=False)
+
+    def _prepare(self) -> None:
+        """Make what is not there yet, and look where things stand."""
         self._db.executescript(_SCHEMA)
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             if not self._count("SELECT count(*) FROM epochs"):
                 self._begin_epoch()
         self._page = self._count("PRAGMA page_size")
-        self._rooms: dict[tuple[str, str], tuple[int, int]] = {}
-        """By name and epoch, the number of each where something was said, and its begin."""
+        self.newest = max(self.newest, self._count(_NEWEST))
+        self._last = self._count(_LAST)
+        self._files.note()
+        self._rooms.clear()
+        self.detached = False
 
     def state(self, room: str) -> State:
         """Where the log of *room* is."""
@@ -113,32 +157,36 @@ class Database:
         ).fetchone()
         return State(*row)
 
-    def commit(self, rows: Iterable[Row]) -> dict[str, int]:
-        """Keep *rows*, which are the next; where each room begins that has forgotten some for that."""
-        if self._path.stat().st_ino != self._inode:  # what is written to a file that was removed is lost
-            raise FileNotFoundError(errno.ENOENT, "another file is in its place")
-        with self._change():
-            begins: dict[str, int] = {}
-            for expired in self._add(rows):
-                self._forget(expired, begins)
-            excess = self._used() - self._kept.size
-            if excess > 0:
-                self._forget(self._oldest(excess + self._kept.size // _SLACK), begins)
-            return begins
+    def commit(self, rows: list[Row]) -> dict[str, int]:
+        """Commit *rows*, the next entries of their rooms. Return the new begin of each room that lost old entries.
+
+        Another program's changes to the files are noticed before this returns: an error reports them, unless nothing
+        is lost. After an error the next call has to be for the same rows.
+        """
+        if rows == self._unsecured[0]:
+            self._secure()
+        else:
+            with self._change():
+                self._unsecured = rows, self._insert(rows)
+        begins, self._unsecured = self._unsecured[1], ([], {})
+        return begins
 
     def checkpoint(self) -> int:
-        """Move what was committed to its place in the file, while others may commit; bytes of the journal."""
-        _busy, pages, _moved = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        """Move committed pages from the journal to the file, beside commits. Return the size of the journal."""
+        with self._files.checkpoint():
+            _busy, pages, _moved = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         return int(pages) * self._page
 
     def cut_journal(self) -> None:
-        """Do the same while nobody commits, and begin the journal anew."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        """Move committed pages to the file while nobody commits, and truncate the journal."""
+        with self._files.checkpoint():
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._files.note_journal()
 
-    def expire(self) -> dict[str, int]:
-        """Forget some of what is too old, and who has not spoken for long.
+    def expire(self, *, by_age: bool = True) -> dict[str, int]:
+        """Delete the speakers that were silent longest, and *by_age* some of the entries that are too old.
 
-        Where each room begins that has forgotten some; then there may be more to do.
+        Return the new begin of each room that lost entries; if there is any, there may be more to delete.
         """
         with self._change():
             begins: dict[str, int] = {}
@@ -150,7 +198,7 @@ class Database:
                 self._db.execute("DELETE FROM rooms WHERE id NOT IN (SELECT room FROM entries)")
                 self._rooms.clear()
                 self._begin_epoch()  # they will begin anew
-            if self._kept.seconds is not None:
+            if by_age and self._kept.seconds is not None:
                 since = int(time.time() - self._kept.seconds)
                 self._forget(self._entries("WHERE time < ? ORDER BY number", since), begins)
             return begins
@@ -180,18 +228,59 @@ class Database:
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[None]:
-        """All or nothing."""
+        """Run a transaction between two looks at the files."""
+        if not self._files.untouched:
+            self._secure()
         try:
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield
         except BaseException:
+            self._unsecured = [], {}
             self._rooms.clear()
+            self._files.note_journal()  # a part of it may have been written
             raise
+        self._last = self._count(_LAST)
+        self._files.note_journal()
+        if self._files.journal_gone or self._files.replaced:
+            self._secure()
+
+    def _secure(self) -> None:
+        """Move all that was committed to the file, which another program may have touched. Raise if any of it is lost.
+
+        A journal that was removed is still open here, and so is whole.
+        """
+        if self._files.replaced:  # whatever is written to a file that was removed is lost
+            raise FileNotFoundError(errno.ENOENT, "another file is in its place")
+        with self._files.checkpoint():
+            busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise sqlite3.OperationalError(errno.EBUSY, "database is locked")
+        with contextlib.closing(self._connect()) as fresh:  # which has nothing of it in memory
+            is_whole = fresh.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+            if (
+                not is_whole
+                or fresh.execute(_GAPS).fetchone() != (0,)
+                or fresh.execute(_LAST).fetchone() != (self._last,)
+            ):
+                raise sqlite3.DatabaseError("another program has overwritten it")
+        self._files.note_journal()
+        self.detached = self._files.journal_gone
+
+    def _insert(self, rows: Iterable[Row]) -> dict[str, int]:
+        """Add *rows*, and delete what is too much then. Return the new begin of each room that lost entries."""
+        begins: dict[str, int] = {}
+        for expired in self._add(rows):
+            self._forget(expired, begins)
+        excess = self._used() - self._kept.size
+        if excess > 0:
+            self._forget(self._oldest(excess + self._kept.size // _SLACK), begins)
+        return begins
 
     def _add(self, rows: Iterable[Row]) -> Iterator[list[_Expired]]:
         """Keep *rows*; for each room that has too many lines then, the entries that are too many."""
-        now, by_room = int(time.time()), defaultdict[tuple[str, str], list[Entry]](list)
+        now = self.newest = max(self.newest, int(time.time()))  # or a clock that was wrong once would reorder them
+        by_room = defaultdict[tuple[str, str], list[Entry]](list)
         for row in rows:
             by_room[row.room, row.epoch].append(row.entry)
         for room, entries in by_room.items():

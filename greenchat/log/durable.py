@@ -8,14 +8,18 @@ import os
 import sqlite3
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import gevent
+from gevent.lock import BoundedSemaphore
 from gevent.threadpool import ThreadPool
 
 from greenchat.errors import Code, LogError, Refused
+from greenchat.log.clock import Clock
 from greenchat.log.database import Database, Retention, Row, State
+from greenchat.log.files import Files
 from greenchat.log.log import Audience, Entry
 from greenchat.log.queue import WriteQueue
 from greenchat.log.tail import Memory, Tail
@@ -92,12 +96,15 @@ class DurableLogs:
         self._directory = directory
         self._kept = kept or Retention()
         self._writing, self._reading = ThreadPool(1), ThreadPool(1)
+        self._reader_lock = BoundedSemaphore(1)
+        """Held while the reader is used, or must not be."""
         self._ending = contextlib.ExitStack()
         with contextlib.ExitStack() as begun:
             begun.callback(end, self._writing)
             begun.callback(end, self._reading)
             lock = self._on_thread(self._writing, _lock, directory)
             begun.callback(os.close, lock)
+            self._files = self._on_thread(self._writing, Files, directory / _FILE)
             self._writer, self._reader = (self._open(begun, pool) for pool in (self._writing, self._reading))
             self._cut_journal()  # a crash may have left much
             self._ending = begun.pop_all()
@@ -140,7 +147,8 @@ class DurableLogs:
     def look_up(self, query: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What *query* finds. Raises `Refused` if it can't."""
         try:
-            return self._on_thread(self._reading, query, self._reader, *args, **kwargs)
+            with self._reader_lock:
+                return self._on_thread(self._reading, query, self._reader, *args, **kwargs)
         except LogError as error:
             _log.warning("%s", error)
             raise Refused(Code.UNAVAILABLE) from None
@@ -148,10 +156,20 @@ class DurableLogs:
     def _write(self, batch: list[tuple[DurableLog, Entry]]) -> None:
         rows = [Row(log.room, log.epoch, entry) for log, entry in batch]
         try:
+            if self._writer.detached:
+                self._reopen()
             self._move(self._on_thread(self._writing, self._writer.commit, rows))
         except LogError:
             self._cut_journal()  # it may be what fills the disk
             raise
+
+    def _reopen(self) -> None:
+        """Give the database a new journal. No connection may keep the old one meanwhile."""
+        with self._reader_lock:
+            self._on_thread(self._reading, self._reader.close)
+            self._on_thread(self._writing, self._writer.reopen)
+            self._on_thread(self._reading, self._reader.reopen)
+        _log.warning("%s was removed while in use; nothing of it is lost", self._files.journal)
 
     def _place(self, batch: list[tuple[DurableLog, Entry]]) -> None:
         for log, entry in batch:
@@ -164,7 +182,9 @@ class DurableLogs:
     def _empty_journal(self) -> None:
         """What was committed goes to its place in the file, which takes long, and holds up nobody meanwhile."""
         with contextlib.suppress(LogError):  # it is tried again
-            if self._on_thread(self._reading, self._reader.checkpoint) > min(MAX_JOURNAL, self._kept.size):
+            with self._reader_lock:
+                size = self._on_thread(self._reading, self._reader.checkpoint)
+            if size > min(MAX_JOURNAL, self._kept.size):
                 self._cut_journal()
 
     def _cut_journal(self) -> None:
@@ -172,9 +192,11 @@ class DurableLogs:
             self._on_thread(self._writing, self._writer.cut_journal)
 
     def _expire(self) -> None:
+        clock = Clock(self._writer.newest) if self._kept.seconds is not None else None
         while True:
             try:
-                while begins := self._on_thread(self._writing, self._writer.expire):
+                by_age = clock is not None and clock.is_trusted()
+                while begins := self._on_thread(self._writing, partial(self._writer.expire, by_age=by_age)):
                     self._move(begins)
             except LogError as error:
                 _log.warning("%s", error)
@@ -186,7 +208,7 @@ class DurableLogs:
                 log.begin = begin
 
     def _open(self, begun: contextlib.ExitStack, pool: ThreadPool) -> Database:
-        database = self._on_thread(pool, Database, self._directory / _FILE, self._kept)
+        database = self._on_thread(pool, Database, self._files, self._kept)
         begun.callback(call, pool, database.close)
         return database
 

@@ -207,6 +207,15 @@ TRIMMED_AT_ONCE: Final = 1000
 EXPIRY_SECONDS: Final = 60.0
 """Between two looks for what is too old to be kept."""
 
+CLOCK_JUMP_SECONDS: Final = 300.0
+"""A step of the clock that makes it doubtful. ntpd gives up at 1,000 s (ntpd(8))."""
+
+CLOCK_GAP_SECONDS: Final = 86_400.0
+"""Time without a message, before a start, that makes the clock doubtful."""
+
+CLOCK_TRIAL_SECONDS: Final = 3600.0
+"""Time for which a doubtful clock has to run evenly before anything is deleted by it."""
+
 DATA_LOCK_SECONDS: Final = 1.0
 """For another program that reads or copies the file to be done with it."""
 

@@ -20,6 +20,7 @@ from greenchat.backplane.leases import NODES
 from greenchat.backplane.scripts import PREFIX
 from greenchat.backplane.store import Store
 from greenchat.log.database import Database, Retention
+from greenchat.log.files import Files
 from greenchat.net import listen
 
 __all__ = ["Disk", "Machine", "Nodes", "Proxy", "World"]
@@ -197,11 +198,15 @@ class Disk:
         self.machines = [Machine("--data", str(self._home), clock=self._home / "clock")]
 
     def log(self, room: str) -> list[str]:
-        database, lines = Database(self._home / "messages.db", Retention()), list[str]()
-        while entries := database.read(room, len(lines)):
-            for entry in entries:
-                lines += entry.block.decode().split("\n")[:-1]
-        database.close()
+        lines = list[str]()
+        with tempfile.TemporaryDirectory() as copies:  # the server lets nobody else into its own
+            for file in ("messages.db", "messages.db-wal"):
+                shutil.copy(self._home / file, copies)
+            database = Database(Files(Path(copies) / "messages.db"), Retention())
+            while entries := database.read(room, len(lines)):
+                for entry in entries:
+                    lines += entry.block.decode().split("\n")[:-1]
+            database.close()
         return lines
 
     def close(self) -> None:

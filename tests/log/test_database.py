@@ -1,7 +1,10 @@
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 
 from greenchat.log import database as module
 from greenchat.log.database import Database, Retention, Row, State
+from greenchat.log.files import Files
 from greenchat.log.log import Entry
 from greenchat.protocol.limits import MAX_SPEAKERS
 
@@ -29,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def database(path: Path) -> Iterator[Database]:
-    one = Database(path, Retention())
+    one = Database(Files(path), Retention())
     yield one
     one.close()
 
@@ -48,23 +52,147 @@ def test_nothing_is_committed_to_a_file_that_was_removed(database: Database, pat
         database.commit([row(1)])
 
 
+def remove(journal: Path) -> None:
+    journal.unlink()
+
+
+def replace(journal: Path) -> None:
+    journal.with_name("other").write_bytes(journal.read_bytes())
+    journal.with_name("other").rename(journal)
+
+
+@pytest.mark.attack(47)
+@pytest.mark.parametrize("tamper", [remove, replace])
+def test_commits_survive_the_loss_of_the_journal(path: Path, tamper: Callable[[Path], None]) -> None:
+    database = Database(Files(path), Retention())
+    database.commit([row(1), row(2)])
+    tamper(path.with_name("messages.db-wal"))
+    assert database.commit([row(3)]) == {}
+    assert database.detached
+    database.commit([row(4)])
+    copy = path.with_name("copy.db")
+    shutil.copy(path, copy)  # with no journal, as after a crash
+    after = Database(Files(copy), Retention())
+    assert len(blocks(after)) == 4
+    after.close()
+    database.close()
+
+
+@pytest.mark.attack(47)
+def test_journal_that_goes_during_a_commit_is_noticed_before_it_returns(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Files(path)
+    database = Database(files, Retention())
+    database.commit([row(1)])
+    note = files.note_journal
+
+    def remove_and_note() -> None:
+        files.journal.unlink(missing_ok=True)
+        note()
+
+    monkeypatch.setattr(files, "note_journal", remove_and_note)
+    database.commit([row(2)])
+    assert database.detached
+    database.close()
+
+
+@pytest.mark.attack(47)
+def test_reopened_database_has_a_journal_again(path: Path) -> None:
+    database = Database(Files(path), Retention())
+    database.commit([row(1)])
+    journal = path.with_name("messages.db-wal")
+    journal.unlink()
+    database.commit([row(2)])
+    database.reopen()
+    database.commit([row(3)])
+    assert (len(blocks(database)), database.detached, journal.exists()) == (3, False, True)
+    database.close()
+
+
+@pytest.mark.attack(47)
+@pytest.mark.parametrize("size", [0, 20_000])
+def test_truncated_journal_is_an_error(path: Path, size: int) -> None:
+    database = Database(Files(path), Retention())
+    database.commit([row(1), row(2, b"x" * 50_000 + b"\n")])
+    os.truncate(path.with_name("messages.db-wal"), size)
+    for _ in range(2):
+        with pytest.raises(sqlite3.Error):
+            database.commit([row(3)])
+    database.close()
+
+
+@pytest.mark.attack(47)
+@pytest.mark.parametrize("age", [0, 1, 3], ids=["new", "one commit old", "three commits old"])
+def test_file_overwritten_by_an_old_copy_of_itself_is_an_error(path: Path, tmp_path: Path, age: int) -> None:
+    database, copies = Database(Files(path), Retention()), list[bytes]()
+    for number in range(4):
+        copies.insert(0, path.read_bytes())
+        database.commit([row(number + 1, b"x" * 40_000 + b"\n")])
+        database.cut_journal()
+    path.write_bytes(copies[age])
+    for _ in range(2):
+        with pytest.raises(sqlite3.Error):
+            database.commit([row(5)])
+    database.close()
+
+
+def test_files_that_were_only_touched_are_no_error(path: Path) -> None:
+    database = Database(Files(path), Retention())
+    for number in range(3):
+        database.commit([row(number + 1)])
+        path.touch()
+        path.with_name("messages.db-wal").touch()
+    database.commit([row(4)])
+    assert (len(blocks(database)), database.detached) == (4, False)
+    database.close()
+
+
+def test_commit_that_could_not_be_secured_is_not_made_twice(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Files(path)
+    database = Database(files, Retention(lines=1))
+    database.commit([row(1)])
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "replaced", property(lambda _: True))
+        with pytest.raises(FileNotFoundError):
+            database.commit([row(2)])
+    assert database.commit([row(2)]) == {"lobby": 1}
+    assert database.state("lobby").position == 2
+    database.close()
+
+
+READER = """
+import sqlite3, sys
+try:
+    sqlite3.connect(sys.argv[1], timeout=0.01).execute("SELECT * FROM entries").fetchall()
+except sqlite3.OperationalError as error:
+    print(error)
+"""
+
+
+def test_no_other_process_can_hold_the_journal(database: Database, path: Path) -> None:
+    database.commit([row(1)])
+    read = subprocess.run([sys.executable, "-c", READER, path], capture_output=True, text=True, check=True)
+    assert read.stdout == "database is locked\n"
+
+
 def test_room_of_which_nothing_is_known(database: Database) -> None:
     assert database.state("lobby")[1:] == (0, 0)
     assert (blocks(database), database.said("ann")) == ([], None)
 
 
 def test_room_where_nothing_was_said_yet_keeps_its_epoch(path: Path) -> None:
-    first, second = Database(path, Retention()), Database(path, Retention())
+    first, second = Database(Files(path), Retention()), Database(Files(path), Retention())
     assert first.state("lobby") == second.state("lobby")
     first.close()
     second.close()
 
 
 def test_what_was_committed_is_there_when_it_is_opened_again(path: Path) -> None:
-    first = Database(path, Retention())
+    first = Database(Files(path), Retention())
     first.commit([row(1, said=1), row(3, b"a\nb\n", said=3), row(1, room="tea", origin="bob")])
     first.close()
-    again = Database(path, Retention())
+    again = Database(Files(path), Retention())
     assert again.read("lobby", 0) == [Entry(1, 1, b"x\n", "ann", 1), Entry(3, 2, b"a\nb\n", "ann", 3)]
     assert blocks(again, "tea") == [b"x\n"]
     assert (again.state("lobby"), again.state("tea")) == (
@@ -89,7 +217,7 @@ def test_file_is_for_its_user_alone(database: Database, path: Path) -> None:
 
 
 def test_room_keeps_its_last_lines(path: Path) -> None:
-    database = Database(path, Retention(lines=1000))
+    database = Database(Files(path), Retention(lines=1000))
     begins: dict[str, int] = {}
     for number in range(1, 2001):
         begins |= database.commit([row(number, b"%d\n" % number), row(number, room="tea" if number < 9 else "pub")])
@@ -106,7 +234,7 @@ def test_room_keeps_its_last_lines(path: Path) -> None:
 
 
 def test_file_has_so_many_bytes_and_the_newest_of_all_rooms(path: Path) -> None:
-    database = Database(path, Retention(size=1_000_000))
+    database = Database(Files(path), Retention(size=1_000_000))
     for number in range(1, 1001):
         database.commit([row((number + 1) // 2, b"x" * 4000 + b"\n", room=f"{number % 2}")])
         assert database._used() <= 1_000_000 + 33_000
@@ -129,7 +257,7 @@ def test_journal_is_emptied(database: Database, path: Path) -> None:
 
 
 def test_what_is_old_is_forgotten(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    database = Database(path, Retention(seconds=60))
+    database = Database(Files(path), Retention(seconds=60))
     monkeypatch.setattr(time, "time", lambda: 1000.0)
     database.commit([row(1, b"old\n")])
     monkeypatch.setattr(time, "time", lambda: 1050.0)
@@ -141,8 +269,36 @@ def test_what_is_old_is_forgotten(path: Path, monkeypatch: pytest.MonkeyPatch) -
     database.close()
 
 
+@pytest.mark.attack(48)
+def test_nothing_is_deleted_for_its_age_while_the_clock_is_in_doubt(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(Files(path), Retention(seconds=60))
+    database.commit([row(1)])
+    monkeypatch.setattr(time, "time", lambda: 1e12)
+    assert database.expire(by_age=False) == {}
+    assert blocks(database) == [b"x\n"]
+    database.close()
+
+
+@pytest.mark.attack(48)
+def test_what_was_said_under_a_clock_gone_back_is_no_older_than_what_came_before(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Database(Files(path), Retention())
+    first.commit([row(1)])
+    first.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: 1000.0)
+        second = Database(Files(path), Retention(seconds=86_400))
+        second.commit([row(2, said=1)])
+    assert second.expire() == {}
+    assert len(blocks(second)) == 2
+    second.close()
+
+
 def test_position_is_kept_though_all_is_forgotten(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    database = Database(path, Retention(seconds=60))
+    database = Database(Files(path), Retention(seconds=60))
     database.commit([row(1), row(2)])
     monkeypatch.setattr(time, "time", lambda: 1e12)
     assert database.expire() == {"lobby": 2}
@@ -164,7 +320,7 @@ def test_speakers_are_bounded(database: Database, monkeypatch: pytest.MonkeyPatc
 
 def test_places_of_empty_rooms_are_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT_ROOMS", 10)
-    database = Database(path, Retention(seconds=0))
+    database = Database(Files(path), Retention(seconds=0))
     database.commit([row(1, room=str(number)) for number in range(10)])
     monkeypatch.setattr(time, "time", lambda: 1e12)
     database.expire()
@@ -185,7 +341,7 @@ def test_torn_write_damages_nothing_that_was_committed(tmp_path: Path, sizes: li
     for old in tmp_path.iterdir():
         old.unlink()
     path, journal = tmp_path / "messages.db", tmp_path / "messages.db-wal"
-    database = Database(path, Retention())
+    database = Database(Files(path), Retention())
     lengths = []
     for number, size in enumerate(sizes, 1):
         database.commit([row(number, b"%d" % number * size + b"\n")])
@@ -197,7 +353,7 @@ def test_torn_write_damages_nothing_that_was_committed(tmp_path: Path, sizes: li
     garbage = data.draw(st.binary(max_size=100))
     (tmp_path / "torn.db-wal").write_bytes(written[:torn] + garbage)
     database.close()
-    after = Database(tmp_path / "torn.db", Retention())
+    after = Database(Files(tmp_path / "torn.db"), Retention())
     found, position = list[bytes](), 0
     while entries := after.read("lobby", position):
         found += [entry.block for entry in entries]

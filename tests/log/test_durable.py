@@ -1,5 +1,6 @@
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,6 +131,29 @@ def test_journal_is_cut_when_nothing_can_be_written_and_after_a_crash(tmp_path: 
     with contextlib.closing(DurableLogs(tmp_path)) as logs:
         assert journal.stat().st_size == 0
         assert len(everything(opened(logs))) == 1
+
+
+@pytest.mark.attack(47)
+def test_journal_that_was_removed_costs_no_message(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    journal = tmp_path / "messages.db-wal"
+    with contextlib.closing(DurableLogs(tmp_path)) as logs:
+        log = opened(logs)
+        for number in range(3):
+            say(log, b"a%d" % number)
+            journal.unlink()
+            say(log, b"b%d" % number)
+            say(log, b"c%d" % number)
+            assert journal.exists()
+        assert [line for _, line in everything(opened(logs))] == [line for _, line in everything(log)]
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        for file in ("messages.db", "messages.db-wal"):
+            shutil.copy(tmp_path / file, copy)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{journal} was removed while in use; nothing of it is lost"
+    ] * 3
+    with contextlib.closing(DurableLogs(copy)) as crashed:
+        assert len(everything(opened(crashed))) == 9
 
 
 def test_who_asks_a_disk_that_fails_is_refused(logs: DurableLogs, monkeypatch: pytest.MonkeyPatch) -> None:
