@@ -35,6 +35,8 @@ class Lease:
     on_lost: Callable[[Code], object]
     counted: int = 0
     """Lines that were said by it, if they have no other number."""
+    acknowledged: int | None = None
+    """Lines of its session that are acknowledged; None before anything is said, and for a guest."""
     epoch: str = ""
     base: int = 0
     """In this epoch of its room's log, how many lines have their place, or were said before there was any by it."""
@@ -44,10 +46,19 @@ class Lease:
         self.counted += lines
         return self.counted - lines
 
+    def acknowledge(self, said: int) -> None:
+        """Count the first *said* lines of its session as acknowledged."""
+        self.acknowledged = max(self.acknowledged or 0, said)
+
     def base_in(self, epoch: str, before: int) -> int:
-        """The base, if that is for this *epoch*; or else *before* is, from now on."""
+        """Return the base in this *epoch*. A new one begins at what is acknowledged, or for a guest at *before*.
+
+        A line that is not acknowledged when its epoch ends may be lost with it: the next one must not be taken then,
+        because the speaker would be told that both are kept.
+        """
         if self.epoch != epoch:
-            self.epoch, self.base = epoch, before
+            self.epoch = epoch
+            self.base = before if self.acknowledged is None else self.acknowledged
         return self.base
 
     def place(self, said: int) -> None:

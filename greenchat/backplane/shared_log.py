@@ -84,7 +84,9 @@ class SharedLog:
         return False
 
     def _append(self, lease: Lease, origin: str, block: bytes, lines: int, said: int) -> None:
-        before = said - lines if said else lease.count(lines)
+        before, epoch = said - lines if said else lease.count(lines), self.epoch
+        if said and lease.acknowledged is None:
+            lease.acknowledge(before)
         remembered = SESSION_SECONDS if said else RETRY_SECONDS
         tries = itertools.count()
 
@@ -97,7 +99,8 @@ class SharedLog:
         def on_result(result: Any) -> None:
             if isinstance(result, int) or result == b"known":
                 lease.place(before + lines)
-            self._appended(result, len(block), lease, next(tries))
+            left = APPEND_TRIES - next(tries) if epoch == self.epoch or result != b"gap" else 0
+            self._appended(result, len(block), lease, left)
 
         self._logs.pipeline.submit(Command(build, on_result), len(block))
         self._logs.hold(len(block))
@@ -185,6 +188,8 @@ class SharedLog:
 
     def _place(self, entry: Entry) -> None:
         self.position, self._last = entry.position, entry
+        if entry.said and (lease := self._logs.leases.of(entry.origin)):
+            lease.acknowledge(entry.said)
         self._tail.add(entry)
         with contextlib.suppress(ReferenceError):
             self._audience.place(entry)
@@ -192,11 +197,11 @@ class SharedLog:
             self._logs.hold(-self._unread.popleft()[1])
         self._note()
 
-    def _appended(self, result: Any, size: int, lease: Lease, tries: int) -> None:
+    def _appended(self, result: Any, size: int, lease: Lease, tries_left: int) -> None:
         if isinstance(result, int) and result > self.position:
             self._unread.append((result, size))
             return
-        if result in (b"epoch", b"gap") and tries < APPEND_TRIES:
+        if result in (b"epoch", b"gap") and tries_left > 0:
             self._logs.verify()
             raise LogError(Code.UNAVAILABLE, "the backplane has lost what was said before")
         self._logs.hold(-size)

@@ -177,6 +177,42 @@ def test_log_of_which_redis_has_lost_the_end_begins_anew_though_others_have_gone
     assert other.epoch == log.epoch
 
 
+def test_line_that_follows_one_lost_with_its_epoch_is_refused(redis: RedisServer, here: Node, there: Node) -> None:
+    """Taking it would tell the speaker, once back, that the lost one is kept, too."""
+    here.leases.claim("ann", "ann", "", lost := Losses())
+    log = here.logs.open("lobby", heard := Audience())
+    append(log, 1)
+    log.settle("")
+    other = there.logs.open("lobby", Audience())
+    append(other, 1, 2, origin="bob")
+    other.settle("")
+    log.settle("")
+    redis.command("XTRIM", log.stream, "MAXLEN", "0")
+    redis.command("XSETID", log.stream, f"{log.epoch}-1")
+    redis.command("HSET", "{greenchat}:room:lobby", "position", "1")
+    append(log, 2)  # takes the place of a line of bob's, behind what this node has read
+    here.pipeline.queue.settle()
+    here.logs.check()
+    assert heard.restarts == 1
+    append(log, 3)
+    until(lambda: lost)
+    assert (set(lost), log.settle("ann")) == ({Code.UNAVAILABLE}, None)
+    here.leases.claim("ann", "ann", "", print)
+    append(log, 2, 3)
+    log.settle("")
+    assert blocks(heard)[-2:] == [b"ann 2\n", b"ann 3\n"]
+
+
+def test_line_that_was_waiting_when_the_epoch_ended_has_its_place_in_the_next(redis: RedisServer, here: Node) -> None:
+    log = here.logs.open("lobby", heard := Audience())
+    append(log, 1)
+    log.settle("")
+    redis.command("DEL", "{greenchat}:room:lobby", log.stream)
+    append(log, 2, 3)
+    here.logs.wait(0)
+    assert blocks(heard)[1:] == [b"ann 2\n", b"ann 3\n"]
+
+
 def test_room_that_has_begun_anew_elsewhere_is_heard_here(redis: RedisServer, here: Node, there: Node) -> None:
     """Nobody here says anything who would be told."""
     one, two = here.logs.open("lobby", Audience()), there.logs.open("lobby", ears := Audience())
