@@ -57,6 +57,7 @@ class Code(StrEnum):
     LINE_TOO_LONG = "line-too-long"
     BAD_RECORD = "bad-record"
     UNEXPECTED = "unexpected-record"
+    OTHER_PROTOCOL = "other-protocol"
     SLOW_CONSUMER = "slow-consumer"
     SHUTDOWN = "shutdown"
     SERVER_GONE = "server-gone"
@@ -117,6 +118,7 @@ _SENTENCES = {
     Code.LINE_TOO_LONG: "a line is too long: send shorter ones",
     Code.BAD_RECORD: "a record could not be understood",
     Code.UNEXPECTED: "a record came where it is not allowed",
+    Code.OTHER_PROTOCOL: "this is a greenchat server, and the first line is of another protocol",
     Code.SLOW_CONSUMER: "too much was waiting unread: read faster",
     Code.SHUTDOWN: "the server is shutting down",
     Code.SERVER_GONE: "the connection to the server is lost",

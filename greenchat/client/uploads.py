@@ -194,16 +194,19 @@ class Uploads:
             self._serve_offer(channel, pull, offer)
         except GreenchatError as error:
             channel.give_up(error)
+            if channel in self._strangers:
+                channel.drain()
         finally:
+            self._strangers.pop(channel, None)
             channel.close()
 
     def _expect_pull(self, channel: Channel) -> Pull:
-        try:
-            if self._identity is None:
-                return channel.expect(Pull, HELLO_SECONDS)
-            return self._expect_encrypted(channel, self._identity)
-        finally:
-            self._strangers.pop(channel, None)
+        if self._identity is None:
+            pull = channel.expect(Pull, HELLO_SECONDS)
+        else:
+            pull = self._expect_encrypted(channel, self._identity)
+        self._strangers.pop(channel, None)
+        return pull
 
     def _expect_encrypted(self, channel: Channel, identity: Identity) -> Pull:
         """Only from the one whom the transfer is for."""

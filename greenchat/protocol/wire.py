@@ -21,6 +21,7 @@ from typing import Final, TypeAlias
 
 from greenchat.errors import Code, GreenchatError, ProtocolError, sentence
 from greenchat.protocol.codec import SOH, decode, encode
+from greenchat.protocol.foreign import TLS, is_foreign, is_http, status_line
 from greenchat.protocol.limits import MAX_DELIVERY, MAX_LINE, MAX_PORT, MAX_SAID, MIN_PORT
 from greenchat.protocol.names import user_name
 from greenchat.protocol.records import (
@@ -114,6 +115,11 @@ class LineSplitter:
         """Whether a line over the limit has come; neither it nor anything after it is handed on."""
         self._limit = limit
         self._rest = b""
+
+    @property
+    def pending(self) -> bool:
+        """True if a line has begun and has not ended."""
+        return bool(self._rest)
 
     def feed(self, data: bytes) -> bytes:
         """All lines completed by *data*, as one block that is empty or ends in LF."""
@@ -222,21 +228,34 @@ def _runs(block: bytes) -> Iterator[tuple[bool, bytes]]:
 class ServerWire(_Wire):
     """A server's side of a connection."""
 
-    __slots__ = ("_last_word",)
+    __slots__ = ("_is_http", "_last_word")
 
     _ALLOWED = (Get, Have, Refuse, List, Private, Ping)
 
     def __init__(self) -> None:
         super().__init__(MAX_LINE)
+        self._is_http = False
         self._last_word: type[Refused | Error | Sorry] | None = None
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Return the events that *data* completes; a TLS handshake fails at its first byte, as it has no lines."""
+        if data[:1] == TLS and self.state is State.START and not self._lines.pending:
+            self.state = State.ENDED
+            return [Failure(Code.OTHER_PROTOCOL, "this server does not speak TLS: connect without it")]
+        return super().receive(data)
 
     def farewell(self, code: str, text: str = "") -> bytes:
         """The last words to this peer, in the form that it understands, whatever state it is in."""
         text = text or sentence(code)
+        if self._is_http:
+            return status_line(text)
         return encode(self._last_word(code, text)) if self._last_word else f"error: {text}\n".encode()
 
     def _start(self, line: bytes) -> Event:
         if not line.startswith(SOH):
+            if is_foreign(line):
+                self._is_http = is_http(line)
+                raise ProtocolError(Code.OTHER_PROTOCOL)
             self.state = State.GUEST
             return Guest(user_name(line.decode(errors="replace")))
         self._last_word = Refused

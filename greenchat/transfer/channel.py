@@ -19,9 +19,11 @@ from gevent.threadpool import ThreadPool
 from greenchat.errors import Code, GreenchatError, ProtocolError, TransferError, sentence
 from greenchat.net import RESET
 from greenchat.protocol.codec import SOH, decode, encode
+from greenchat.protocol.foreign import TLS, is_http, status_line
 from greenchat.protocol.limits import (
     ABORT_SECONDS,
     DIGESTED_AHEAD,
+    FLUSH_SECONDS,
     HANDSHAKE_SECONDS,
     MAX_LINE,
     PUBLISH_SECONDS,
@@ -57,13 +59,18 @@ class Channel:
         self._tls: Tls | None = None
         self._early = b""
         """Received together with a record, and to be read after it."""
+        self._is_http = False
+        """True if the peer has sent a line of HTTP instead of a record."""
         self._is_deaf = False
         """Whether the peer would take a record for a part of a file, or of a handshake."""
 
     def send(self, record: Record) -> None:
         """Send *record*."""
+        self._send(encode(record))
+
+    def _send(self, line: bytes) -> None:
         with gevent.Timeout(STALL_SECONDS, TransferError(Code.STALLED)), _lost_connection():
-            self._sock.sendall(self._tls.seal(encode(record)) if self._tls else encode(record))
+            self._sock.sendall(self._tls.seal(line) if self._tls else line)
 
     def expect(self, kind: type[R], seconds: float = STALL_SECONDS, more: float = 0.0) -> R:
         """The next record, which must be a *kind*. A `Sorry` is raised as the error that it tells of.
@@ -196,8 +203,17 @@ class Channel:
     def give_up(self, error: GreenchatError) -> None:
         """Tell the peer of *error*, unless it would take that for something else."""
         if not self._is_deaf:
+            text = sentence(error.code)
             with contextlib.suppress(GreenchatError):
-                self.send(Sorry(error.code, sentence(error.code)))
+                self._send(status_line(text) if self._is_http else encode(Sorry(error.code, text)))
+
+    def drain(self) -> None:
+        """Discard input until the peer closes, so that a reset does not overtake the last record sent."""
+        with gevent.Timeout(FLUSH_SECONDS, False), contextlib.suppress(OSError):  # type: ignore[arg-type]  # noqa: FBT003 - gevent: silent
+            self._sock.shutdown(socket.SHUT_WR)
+            self._stream.wait_readable()
+            while self._sock.recv(MAX_LINE):
+                self._stream.wait_readable()
 
     def abort(self) -> None:
         """End the connection for whoever is using it in another greenlet; that one still has to close it.
@@ -221,6 +237,7 @@ class Channel:
         while True:
             line = self._line()
             if not line.startswith(SOH):
+                self._is_http = is_http(line)
                 raise ProtocolError(Code.BAD_RECORD)
             record = decode(line[1:])
             if record is not None:
@@ -228,6 +245,8 @@ class Channel:
 
     def _line(self) -> bytes:
         while b"\n" not in self._early:
+            if self._early.startswith(TLS):  # which may have no line end, ever
+                raise ProtocolError(Code.BAD_RECORD)
             if len(self._early) > MAX_LINE:
                 raise ProtocolError(Code.LINE_TOO_LONG)
             self._stream.wait_readable()  # also when there is something to read: a flood must not outrun a deadline

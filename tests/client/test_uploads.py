@@ -151,7 +151,6 @@ def test_row_19_requester_that_takes_nothing_is_given_up(serving: Serving, monke
 @pytest.mark.parametrize(
     ("first", "code"),
     [
-        pytest.param(b"GET / HTTP/1.1\r\n\r\n", Code.BAD_RECORD, id="HTTP"),
         pytest.param(b"\x01{}\n", Code.BAD_RECORD, id="malformed"),
         pytest.param(hello("eve"), Code.UNEXPECTED, id="hello"),
         pytest.param(b"\x01" + b"x" * 20_000, Code.LINE_TOO_LONG, id="no line"),
@@ -167,6 +166,41 @@ def test_row_27_first_line_that_is_no_pull_is_refused(serving: Serving, first: b
     assert end.record(Sorry).code == code
     serving.chat_goes_on()
     serving.still_serves()
+
+
+@pytest.mark.attack(37)
+def test_web_page_at_the_listener_is_refused_with_a_status_line(serving: Serving) -> None:
+    page = serving.comes(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n" + b"click here\n" * 10_000)
+    assert page.line().startswith(b"HTTP/1.1 400 error: ")
+    assert page.rest() == b""
+    serving.chat_goes_on()
+    serving.still_serves()
+
+
+@pytest.mark.attack(37)
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"SSH-2.0-x\r\n",
+        b"EHLO a.example\r\n",
+        b"\x16\x03\x01",
+        b"\x16",
+    ],
+    ids=lambda first: ascii(first[:20]),
+)
+def test_other_protocol_at_the_listener_is_refused_with_one_line(serving: Serving, first: bytes) -> None:
+    page = serving.comes(first)
+    assert page.record(Sorry).code == Code.BAD_RECORD
+    assert page.rest() == b""
+    serving.chat_goes_on()
+    serving.still_serves()
+
+
+def test_closing_does_not_wait_for_a_stranger_that_was_refused(serving: Serving) -> None:
+    page = serving.comes(b"EHLO a\r\n")
+    page.record(Sorry)
+    with gevent.Timeout(1):
+        serving.client.close()
 
 
 def test_row_17_silent_strangers_do_not_stop_the_rightful_peer(

@@ -180,6 +180,8 @@ class Owner:
         while self.uploads._strangers or self.uploads._serving:
             gevent.sleep(0)
         line, _, rest = answer.partition(b"\n")
+        if line.startswith(b"HTTP/1.1 400 "):
+            return
         if isinstance(record := decode(line[1:]) if line else None, File):
             assert CONTENT.endswith(rest[: record.size - record.offset].partition(SOH)[0])
 

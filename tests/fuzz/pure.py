@@ -9,6 +9,7 @@ from greenchat.cli import arguments
 from greenchat.client.menu import MENU, run_menu
 from greenchat.errors import BadName, Code, ProtocolError, SecurityError
 from greenchat.protocol.codec import SOH, decode, encode
+from greenchat.protocol.foreign import is_foreign
 from greenchat.protocol.limits import MAX_DELIVERY, MAX_LINE, MAX_NAME_CHARACTERS
 from greenchat.protocol.names import file_name, looks, name_key, user_name
 from greenchat.protocol.text import UNSAFE, safe_block, safe_line
@@ -53,6 +54,8 @@ def server_wire(data: bytes) -> None:
     wire = ServerWire()
     wire.receive(data)
     assert UNSAFE.search(wire.farewell(Code.FAILED)[1:-1].decode()) is None
+    if is_foreign(data.partition(b"\n")[0].removesuffix(b"\r")) and b"\n" in data[:MAX_LINE]:
+        assert [type(event) for event in ServerWire().receive(data)] == [Failure]
 
 
 def client_wire(data: bytes) -> None:

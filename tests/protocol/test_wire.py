@@ -250,6 +250,52 @@ def test_hello_is_checked(hello: Hello, event: Event) -> None:
     assert ServerWire().receive(encode(hello)) == [event]
 
 
+@pytest.mark.attack(37)
+@pytest.mark.parametrize(
+    ("stream", "answer"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nhi\n", b"HTTP/1.1 400 error: "),
+        (b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", b"HTTP/1.1 400 error: "),
+        (b"GET /\r\n", b"error: "),
+        (b"EHLO a.example\r\n", b"error: "),
+        (b"SSH-2.0-x\r\n", b"error: "),
+    ],
+)
+def test_other_protocol_ends_the_connection_and_nothing_of_it_is_read(stream: bytes, answer: bytes) -> None:
+    wire = ServerWire()
+    assert wire.receive(stream) == [failure(Code.OTHER_PROTOCOL)]
+    assert wire.state is State.ENDED
+    assert wire.receive(b"click here\n") == []
+    last_words = wire.farewell(Code.OTHER_PROTOCOL)
+    assert last_words.startswith(answer)
+    assert last_words.count(b"\n") == 1
+
+
+@pytest.mark.attack(37)
+def test_tls_is_refused_at_its_first_byte() -> None:
+    wire = ServerWire()
+    [event] = wire.receive(b"\x16")
+    assert isinstance(event, Failure)
+    assert event.code is Code.OTHER_PROTOCOL
+    assert wire.receive(b"\x03\x01\nbob\nhi\n") == []
+
+
+@pytest.mark.attack(37)
+def test_empty_line_before_a_request_does_not_hide_it() -> None:
+    wire = ServerWire()
+    [event] = wire.receive(b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert isinstance(event, Failure)
+    assert wire.receive(b"hi\n") == []
+
+
+def test_name_of_another_protocol_in_a_hello_is_a_name() -> None:
+    assert ServerWire().receive(encode(Hello(1, "USER bob", 0))) == [Hello(1, "USER bob", 0)]
+
+
+def test_request_is_a_message_like_any_other_after_the_first_line() -> None:
+    assert ServerWire().receive(b"bob\nGET / HTTP/1.1\n") == [Guest("bob"), Text(b"GET / HTTP/1.1\n")]
+
+
 def test_welcome_repeats_what_was_agreed() -> None:
     wire = ServerWire()
     [hello] = wire.receive(encode(Hello(99, "Jose\u0301", 0)))

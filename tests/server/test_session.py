@@ -420,6 +420,28 @@ def test_row_27_first_line_that_is_no_hello_is_refused(people: People, first: by
     chat_goes_on(bob, cat)
 
 
+@pytest.mark.attack(37)
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n\r\nhello everyone\nclick here\n" * 1000,
+        b"GET /\r\nclick here\n",
+        b"SSH-2.0-OpenSSH_9.2\r\nclick here\n",
+        b"EHLO a.example\r\nclick here\n",
+        b"\x16\x03\x01\nbob\nclick here\n",
+        b"\x16",
+    ],
+    ids=lambda first: ascii(first[:20]),
+)
+def test_other_protocol_is_refused_with_one_line_and_said_to_nobody(people: People, first: bytes) -> None:
+    bob, cat = chatting(people)
+    page = people.wire(first)
+    assert b"error: " in page.line()
+    page.send(b"click here\n")
+    assert page.rest() == b""
+    chat_goes_on(bob, cat)
+
+
 def test_row_28_member_that_never_reads_is_dropped_with_a_final_error(
     people: People, server: ChatServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -216,3 +216,16 @@ def test_new_certificate_is_for_new_connections(crowd: Crowd, certificate: Certi
     while not tls.established:
         tls.receive(wire.sock.recv(65536))
     assert tls.peer() == new.der == certificate.der
+
+
+@pytest.mark.attack(37)
+@pytest.mark.parametrize("encrypted", [True, False], ids=["encrypted", "plain"])
+def test_http_is_refused_with_one_line_and_said_to_nobody(crowd: Crowd, *, encrypted: bool) -> None:
+    ann = client(crowd, "ann")
+    request = b"POST / HTTP/1.1\r\nHost: a\r\n\r\nclick here\n"
+    page = crowd.encrypted(request) if encrypted else crowd.plain(request)
+    assert b"error: " in page.line()
+    assert page.rest() == b""
+    bob = client(crowd, "bob")
+    bob.send(b"hi\n")
+    assert ann.line() == b"bob: hi"

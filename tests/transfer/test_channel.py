@@ -115,6 +115,13 @@ def _say_for_ever(ends: Ends, said: bytes) -> None:
             ends.say(said)
 
 
+@pytest.mark.attack(37)
+def test_tls_is_refused_at_its_first_byte(ends: Ends, fails: Fails) -> None:
+    ends.say(b"\x16")
+    with fails(Code.BAD_RECORD, ProtocolError):
+        ends.channel.expect(File, SECONDS)
+
+
 @pytest.mark.parametrize("start", [b"", b"\x01"], ids=["text", "record"])
 def test_endless_line_is_refused_before_it_is_long(ends: Ends, fails: Fails, start: bytes) -> None:
     ends.say(start)
