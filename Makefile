@@ -31,6 +31,7 @@ soak: .venv/dev
 
 chaos: .venv/dev
 	.venv/bin/python tests/chaos/run.py --world disk --rounds 20
+	.venv/bin/python tests/chaos/run.py --world loopback --rounds 30
 	.venv/bin/python tests/chaos/run.py
 
 .venv/bin/python:

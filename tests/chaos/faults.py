@@ -1,12 +1,14 @@
-"""What can happen to servers, each for a while; when it is over all is well again."""
+"""Faults that happen to servers, each for a while; when it is over all is well again."""
 
+import contextlib
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import gevent
-from chaos.world import Nodes, World
+from chaos.people import Intruder
+from chaos.world import Machine, Nodes, World
 
 __all__ = ["Fault", "possible"]
 
@@ -26,18 +28,55 @@ def kill_server(world: World, chance: random.Random) -> str:
 def restart_server(world: World, chance: random.Random) -> str:
     """As somebody does who is careful."""
     machine = chance.choice(world.machines)
+    machine.signal(signal.SIGCONT)  # another fault may have stopped it
     machine.end()
     machine.start()
     return "a server was restarted"
 
 
+PAUSES = (0.3, 0.3, 2, 2, 11, 11, 45, 90)
+"""Seconds for which a process stands still: less than anybody notices, longer than names last, than clients wait."""
+
+
 def pause_server(world: World, chance: random.Random) -> str:
-    """Sometimes for longer than its names are its own."""
-    machine, seconds = chance.choice(world.machines), chance.choice([0.3, 2, 11])
-    machine.signal(signal.SIGSTOP)
-    gevent.sleep(seconds)
-    machine.signal(signal.SIGCONT)
+    """Stop a server and its relay for a while, as a debugger or a full machine does."""
+    machine, seconds = chance.choice(world.machines), chance.choice(PAUSES)
+    with _stopped(machine):
+        gevent.sleep(seconds)
     return f"a server was stopped for {seconds} s"
+
+
+def pause_all(world: World, chance: random.Random) -> str:
+    """Stop all servers, and let them go on one after the other."""
+    seconds = chance.choice(PAUSES)
+    with contextlib.ExitStack() as pauses:
+        for machine in chance.sample(world.machines, len(world.machines)):
+            pauses.callback(gevent.sleep, chance.uniform(0, 1))
+            pauses.enter_context(_stopped(machine))
+        gevent.sleep(seconds)
+    return f"all servers were stopped for {seconds} s"
+
+
+@contextlib.contextmanager
+def _stopped(machine: Machine) -> Iterator[None]:
+    """Stop *machine*; what another fault has killed meanwhile needs no going on."""
+    with contextlib.suppress(ProcessLookupError):
+        machine.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            machine.signal(signal.SIGCONT)
+
+
+def contest(world: World, chance: random.Random) -> str:
+    """Let strangers try to get in under users' names."""
+    seconds = chance.uniform(3, 12)
+    names = [f"u{number}" for number in chance.sample(range(12), 3)]
+    intruder = Intruder(names, [machine.address for machine in world.machines])
+    gevent.sleep(seconds)
+    intruder.close()
+    return f"{', '.join(names)} were contested for {seconds:.1f} s"
 
 
 def kill_redis(world: World, chance: random.Random) -> str:
@@ -54,7 +93,7 @@ def kill_redis(world: World, chance: random.Random) -> str:
 def pause_redis(world: World, chance: random.Random) -> str:
     """Sometimes for longer than anybody waits for it."""
     assert isinstance(world, Nodes)
-    seconds = chance.choice([0.3, 2, 6])
+    seconds = chance.choice([0.3, 2, 6, 45])
     with world.redis_is_mine:
         world.redis.signal(signal.SIGSTOP)
         gevent.sleep(seconds)
@@ -150,6 +189,8 @@ OF_NODES: tuple[Fault, ...] = (
     kill_server,
     restart_server,
     pause_server,
+    pause_all,
+    contest,
     kill_redis,
     pause_redis,
     lose_redis,
@@ -158,4 +199,4 @@ OF_NODES: tuple[Fault, ...] = (
     cut,
     delay,
 )
-OF_DISK: tuple[Fault, ...] = (kill_server, restart_server, pause_server, jump)
+OF_DISK: tuple[Fault, ...] = (kill_server, restart_server, pause_server, contest, jump)

@@ -1,9 +1,9 @@
-"""What everybody said and heard, and whether that is what was promised."""
+"""Histories of what users sent and received, checked against what is promised."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Witness", "gaps", "violations"]
+__all__ = ["Witness", "gaps", "leaks", "violations"]
 
 
 @dataclass
@@ -19,6 +19,17 @@ class Witness:
     """Lines that it was told were lost for good."""
     anew: int = 0
     """Times that it was told that nobody knows what is lost, because the room has begun anew."""
+    whispered: list[tuple[str, str]] = field(default_factory=list)
+    """Private messages sent, each with the name of its receiver."""
+    overheard: list[tuple[str, str]] = field(default_factory=list)
+    """Private messages received, each with the name of its sender."""
+    damaged: list[str] = field(default_factory=list)
+    """Files that were received with other bytes than their owner's."""
+
+    def is_own(self, line: str) -> bool:
+        """Return True if *line* of a log was sent by this user, not by an intruder under its name."""
+        name, _, text = line.partition(": ")
+        return name == self.name and text.isdigit()
 
 
 def violations(log: Sequence[str], witnesses: Iterable[Witness]) -> list[str]:
@@ -28,17 +39,30 @@ def violations(log: Sequence[str], witnesses: Iterable[Witness]) -> list[str]:
     """
     found = list[str]()
     for witness in witnesses:
-        own = f"{witness.name}: "
         if witness.lost:
             found.append(f"{witness.name} was told that {witness.lost} lines are lost")
         found += _differences(
-            f"{witness.name} heard", witness.heard, [line for line in log[witness.begin :] if not line.startswith(own)]
+            f"{witness.name} heard", witness.heard, [line for line in log[witness.begin :] if not witness.is_own(line)]
         )
         found += _differences(
             f"{witness.name} said",
-            [own + text for text in witness.said],
-            [line for line in log if line.startswith(own)],
+            [f"{witness.name}: {text}" for text in witness.said],
+            [line for line in log if witness.is_own(line)],
         )
+    return found
+
+
+def leaks(witnesses: Iterable[Witness]) -> list[str]:
+    """Return what is wrong with private messages and files: strange ones, doubles, and damage."""
+    by_name, found = {witness.name: witness for witness in witnesses}, list[str]()
+    for witness in by_name.values():
+        for sender, text in set(witness.overheard):
+            times = witness.overheard.count((sender, text))
+            if sender not in by_name or (witness.name, text) not in by_name[sender].whispered:
+                found.append(f"{witness.name} got a private message that was not for it: {text!r} from {sender}")
+            elif times > 1:
+                found.append(f"{witness.name} got a private message {times} times: {text!r} from {sender}")
+        found += [f"{witness.name} received other bytes: {file}" for file in witness.damaged]
     return found
 
 

@@ -2,15 +2,14 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
 
 __all__ = ["Namespace", "Network"]
-
-_NET: Final = "10.213.77"
 
 
 @dataclass(frozen=True)
@@ -19,15 +18,17 @@ class Namespace:
 
     name: str
     host: str
+    redis: str
+    """The address of Redis."""
 
     @contextlib.contextmanager
     def without_redis(self) -> Iterator[None]:
         """What it sends to Redis is lost."""
-        _ip("-n", self.name, "route", "add", "blackhole", f"{Network.REDIS}/32")
+        _ip("-n", self.name, "route", "add", "blackhole", f"{self.redis}/32")
         try:
             yield
         finally:
-            _ip("-n", self.name, "route", "del", "blackhole", f"{Network.REDIS}/32")
+            _ip("-n", self.name, "route", "del", "blackhole", f"{self.redis}/32")
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -42,14 +43,16 @@ class Namespace:
 class Network:
     """So many namespaces, which reach this one, and Redis at an address of its own; takes the superuser's rights."""
 
-    USERS: Final = f"{_NET}.1"
-    REDIS: Final = f"{_NET}.2"
-
     def __init__(self, count: int) -> None:
+        _sweep()
         self._bridge = f"gc{os.getpid()}"
-        self.namespaces = [Namespace(f"{self._bridge}n{number}", f"{_NET}.{10 + number}") for number in range(count)]
+        net = f"10.213.{os.getpid() % 256}"  # another run may have its own at the same time
+        self.redis = f"{net}.2"
+        self.namespaces = [
+            Namespace(f"{self._bridge}n{number}", f"{net}.{10 + number}", self.redis) for number in range(count)
+        ]
         _ip("link", "add", self._bridge, "type", "bridge")
-        for address in (self.USERS, self.REDIS):
+        for address in (f"{net}.1", self.redis):
             _ip("address", "add", f"{address}/24", "dev", self._bridge)
         _ip("link", "set", self._bridge, "up")
         for namespace in self.namespaces:
@@ -80,6 +83,15 @@ class Network:
         _ip("-n", name, "address", "add", f"{namespace.host}/24", "dev", inside)
         _ip("-n", name, "link", "set", inside, "up")
         _ip("-n", name, "link", "set", "lo", "up")
+
+
+def _sweep() -> None:
+    """Delete what runs that were killed have left."""
+    for kind, pattern in (("netns", r"gc(\d+)n\d+"), ("link", r"gc(\d+)")):
+        shown = subprocess.run(["ip", "-o", kind, "show"], check=True, capture_output=True, text=True).stdout
+        for name, pid in re.findall(rf"(?<!\w)({pattern})(?!\w)", shown):
+            if not Path(f"/proc/{pid}").exists():
+                _ip(kind, "delete", name)
 
 
 def _ip(*words: str) -> None:

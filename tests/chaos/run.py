@@ -1,6 +1,6 @@
-"""Rounds of faults on real servers while users chat; after each round every history has to be as promised.
+"""Rounds of faults on real servers while users chat and swap files; after each, every history is checked.
 
-python tests/chaos/run.py [--seed N] [--rounds N] [--world nodes|disk]
+python tests/chaos/run.py [--seed N] [--rounds N] [--world nodes|loopback|disk]
 """
 
 import argparse
@@ -9,7 +9,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent.parent)]
@@ -28,6 +28,9 @@ __all__ = ["rounds"]
 USERS = 12
 GUESTS = 2
 ROUNDS = 100
+WORLDS: dict[str, Callable[[], World]] = {"nodes": lambda: Nodes(apart=True), "loopback": Nodes, "disk": Disk}
+"""Several servers on a network that can fail, the same on one machine, where clients swap files, and one server."""
+
 AT_ONCE = 2
 """Faults in one round, at the same time."""
 
@@ -82,14 +85,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--world", choices=["nodes", "disk"], default="nodes")
+    parser.add_argument("--world", choices=list(WORLDS), default="nodes")
     options = parser.parse_args()
     raise_descriptor_limit()
     gevent.signal_handler(signal.SIGTERM, gevent.getcurrent().throw, SystemExit(1))  # so that nothing is left running
     vars(connection)["RECONNECT_DELAYS"] = (0.2, 0.5, 1.0)  # or most of a round would be spent waiting
     vars(session)["HEARTBEAT_SECONDS"], vars(session)["PONG_SECONDS"] = 2.0, 1.0
     print(f"seed {options.seed}, {options.rounds} rounds, {USERS} users, world: {options.world}", flush=True)
-    world: World = Nodes(apart=True) if options.world == "nodes" else Disk()
+    world = WORLDS[options.world]()
     faults = possible(world)
     print("what can happen:", ", ".join(fault.__name__ for fault in faults), flush=True)
     try:

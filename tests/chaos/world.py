@@ -1,6 +1,7 @@
 """Servers that things happen to."""
 
 import contextlib
+import os
 import shutil
 import signal
 import sys
@@ -107,10 +108,12 @@ class Machine:
             self._launch()
 
     def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+        """Send a signal to the server and to its relay's process."""
+        os.killpg(self.process.pid, number)
 
     def kill(self) -> None:
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            self.signal(signal.SIGKILL)
         self.process.wait()
 
     def end(self) -> None:
@@ -118,13 +121,15 @@ class Machine:
         self.process.wait()
 
     def _launch(self) -> None:
-        self.process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 class World(Protocol):
     """Machines that are one chat."""
 
     machines: list[Machine]
+    exchanges_files: bool
+    """True if its clients exchange files: beyond one machine they would need encryption."""
 
     def log(self, room: str) -> list[str]:
         """All that was said there, in its order."""
@@ -145,7 +150,8 @@ class Nodes:
         self.redis_is_mine = BoundedSemaphore()
         """For who does something to it, one at a time."""
         self.network = Network(count) if apart and Network.can_be() else None
-        host = Network.REDIS if self.network else "127.0.0.1"
+        self.exchanges_files = self.network is None
+        host = self.network.redis if self.network else "127.0.0.1"
         self.proxies = [Proxy(self.redis.port, host) for _ in range(count)]
         self.machines = [
             Machine(
@@ -192,6 +198,8 @@ class Nodes:
 
 class Disk:
     """One server that keeps what is said on its disk."""
+
+    exchanges_files = True
 
     def __init__(self) -> None:
         self._home = Path(tempfile.mkdtemp(prefix="greenchat-chaos-"))
