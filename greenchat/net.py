@@ -6,6 +6,7 @@ import functools
 import ipaddress
 import os
 import resource
+import select
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -25,6 +26,7 @@ __all__ = [
     "Handler",
     "Listener",
     "Reader",
+    "has_ended",
     "is_address",
     "is_loopback",
     "listen",
@@ -251,6 +253,13 @@ class Reader:
         self._closed = True
         self._readable.stop()
         self._readable.close()
+
+
+def has_ended(sock: socket.socket) -> bool:
+    """Return True if the peer has closed the connection or its side of it, though bytes from it may be unread."""
+    poller = select.poll()
+    poller.register(sock.fileno(), getattr(select, "POLLRDHUP", 0))  # where there is none, only a reset is noticed
+    return bool(poller.poll(0))
 
 
 def next_turn() -> None:

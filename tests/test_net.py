@@ -13,6 +13,7 @@ from greenchat.errors import Code, ListenError
 from greenchat.net import (
     Listener,
     Reader,
+    has_ended,
     is_address,
     is_loopback,
     listen,
@@ -362,3 +363,21 @@ def test_descriptor_limit_is_raised_as_far_as_it_goes() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("unread", [b"", b"some bytes"])
+def test_peer_that_has_ended_its_side_is_noticed_whatever_is_unread(unread: bytes) -> None:
+    one, other = tcp_pair()
+    with one, other:
+        assert not has_ended(one)
+        other.sendall(unread)
+        assert not has_ended(one)
+        other.shutdown(socket.SHUT_WR)
+        assert has_ended(one)
+
+
+def test_peer_that_was_reset_has_ended() -> None:
+    one, other = tcp_pair()
+    with one:
+        reset(other)
+        until(lambda: has_ended(one))

@@ -14,8 +14,12 @@ import gevent
 import pytest
 from conftest import Wire, hello
 from gevent import subprocess
+from gevent.event import Event
 from programs import GOODBYE, MENU, PATIENCE, TOP, Client, Program, Server, Stream, absent, terminal
 
+from greenchat import ChatClient
+from greenchat.client import connection as client_connection
+from greenchat.client import session as client_session
 from greenchat.errors import Code
 from greenchat.net import listen
 from greenchat.protocol.records import Error, Welcome
@@ -722,6 +726,34 @@ def test_hundreds_of_requests_to_a_silent_owner_hold_up_neither_messages_nor_lea
     witness.out.wait_for("ann: still here\n")
     assert ann.status() == 0
     client1.signal(signal.SIGCONT)
+
+
+@pytest.mark.attack(43)
+def test_server_that_hung_ends_nobody_who_has_tried_again_meanwhile(
+    running: Server, stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_session, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(client_session, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(client_session, "PONG_SECONDS", 0.2)
+    monkeypatch.setattr(client_connection, "RECONNECT_DELAYS", (0.05,))
+    lost, back = Event(), Event()
+    ann = stack.enter_context(
+        ChatClient(
+            "ann", running.port, share=tmp_path, reconnect=True,
+            on_lost=lambda _: lost.set(), on_back=lambda _: back.set(),
+        )
+    )  # fmt: skip
+    with gevent.socket.create_connection(("127.0.0.1", running.port)) as bob:
+        bob.sendall(b"bob\n")
+        running.signal(signal.SIGSTOP)
+        lost.wait()
+        gevent.sleep(2)  # in which it gives up several attempts
+        running.signal(signal.SIGCONT)
+        back.wait()
+        bob.sendall(b"hi\n")
+        assert str(next(ann.messages())) == "bob: hi"
+        ann.send("hi")
+        assert bob.recv(100) == b"ann: hi\n"
 
 
 def test_every_request_is_sent_before_leaving(running: Server, stack: ExitStack, tmp_path: Path) -> None:

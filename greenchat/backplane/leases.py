@@ -86,15 +86,19 @@ class Leases:
         self._leases: dict[str, Lease] = {}
         """By origin."""
 
-    def claim(self, name: str, origin: str, owner: str, on_lost: Callable[[Code], object]) -> Lease:
-        """Take *name* for who has this *origin*, and this key if *owner* names one; *on_lost* is told if it is lost.
+    def claim(
+        self, name: str, origin: str, owner: str, on_lost: Callable[[Code], object], *, attempt: int = 0
+    ) -> Lease:
+        """Take *name* for the session *origin*, and for the key *owner* if there is one; *on_lost* is told of its loss.
 
-        Raises `Refused` if it is taken elsewhere, or if Redis is away.
+        Raises `Refused` if another user has it, or a later *attempt* of the session, or if Redis is away.
         """
         if not self._pipeline.queue.works:
             raise Refused(Code.UNAVAILABLE)
         number, forms, cancelled = next(self._numbers), _forms(name), f"{_CANCELLED}{self._node}:{origin}"
-        told: list[Argument] = [self._node, origin, owner or _NO_ONE, number, INBOX_MESSAGES, RETRY_SECONDS, *forms]
+        told: list[Argument] = [
+            self._node, origin, owner or _NO_ONE, attempt, number, INBOX_MESSAGES, RETRY_SECONDS, *forms,
+        ]  # fmt: skip
         try:
             answer = self._pipeline.ask(CLAIM, [NAMES, NODES, _OWNERS, _TOKEN, INBOX, cancelled], told)
         except BaseException:  # it may have been run all the same, or may be yet
@@ -143,10 +147,11 @@ class Leases:
 
 
 def _follows(later: str, earlier: str) -> bool:
-    """Whether one lease is a later one of the same user, by its session or its key."""
-    number, _, origin, owner = later.split(" ")
-    before, _, same_origin, same_owner = earlier.split(" ")
-    return int(number) > int(before) and (origin == same_origin or owner == same_owner != _NO_ONE)
+    """Return True if one lease is a later one of the same user: of its key, or of its session and no older attempt."""
+    number, _, origin, owner, attempt = later.split(" ")
+    before, _, same_origin, same_owner, previous = earlier.split(" ")
+    same = int(attempt) >= int(previous) if origin == same_origin else owner == same_owner != _NO_ONE
+    return int(number) > int(before) and same
 
 
 def _forms(name: str) -> tuple[str, ...]:

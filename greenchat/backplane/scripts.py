@@ -5,8 +5,9 @@ Redis's own, so that no node's clock matters.
 
 - ``…:room:ROOM`` a hash: the epoch and the position of a room's log; ``…:log:ROOM`` a stream: its entries, each under
   the ID ``epoch-position``; ``…:said:…`` how many lines somebody has said in this epoch.
-- ``…:names`` a hash: for each form of each name that is taken its lease, ``token node origin owner``; ``…:owners``
-  whose key owns it, and all its forms; ``…:cancelled:NODE:ORIGIN`` up to which of its claims a node has given up.
+- ``…:names`` a hash: for each form of each name that is taken its lease, ``token node origin owner attempt``;
+  ``…:owners`` whose key owns it, and all its forms; ``…:cancelled:NODE:ORIGIN`` up to which of its claims a node has
+  given up.
 - ``…:nodes`` a hash: for each node until when it counts as alive, in milliseconds, and what it tells of itself.
 - ``…:inbox:NODE`` a stream: what others tell this node.
 """
@@ -131,14 +132,15 @@ CLAIM: Final = Script(
     + _TELL
     + """
 -- names, nodes, owners, token, a node's inbox without its name, cancelled;
--- node, origin, owner, number of the claim, messages in an inbox, seconds, forms of the name
+-- node, origin, owner, attempt, number of the claim, messages in an inbox, seconds, forms of the name
 local cancelled = redis.call('GET', KEYS[6])
-if cancelled and tonumber(cancelled) >= tonumber(ARGV[4]) then return 'unavailable' end
+if cancelled and tonumber(cancelled) >= tonumber(ARGV[5]) then return 'unavailable' end
 local ousted = {}
-for form = 7, #ARGV do
+for form = 8, #ARGV do
     local lease = redis.call('HGET', KEYS[1], ARGV[form])
     if lease then
-        local _, _, node, origin, owner = string.find(lease, '^%d+ (%S+) (%S+) (%S+)')
+        local _, _, node, origin, owner, attempt = string.find(lease, '^%d+ (%S+) (%S+) (%S+) ?(%d*)')
+        if origin == ARGV[2] and tonumber(ARGV[4]) < (tonumber(attempt) or 0) then return 'name-taken' end
         if node ~= ARGV[1] and alive(node) then
             if origin ~= ARGV[2] and (owner == '-' or owner ~= ARGV[3]) then return 'name-taken' end
             ousted[lease] = node
@@ -147,14 +149,14 @@ for form = 7, #ARGV do
     local owned = redis.call('HGET', KEYS[3], ARGV[form])
     if owned and string.match(owned, '^%S+') ~= ARGV[3] then return 'name-owned' end
 end
-local lease = string.format('%.0f %s %s %s', redis.call('INCR', KEYS[4]), ARGV[1], ARGV[2], ARGV[3])
-local owned = ARGV[3] .. ' ' .. cjson.encode({unpack(ARGV, 7)})
-for form = 7, #ARGV do
+local lease = string.format('%.0f %s %s %s %s', redis.call('INCR', KEYS[4]), ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+local owned = ARGV[3] .. ' ' .. cjson.encode({unpack(ARGV, 8)})
+for form = 8, #ARGV do
     redis.call('HSET', KEYS[1], ARGV[form], lease)
     if ARGV[3] ~= '-' then redis.call('HSET', KEYS[3], ARGV[form], owned) end
 end
 for old, node in pairs(ousted) do
-    tell(KEYS[5] .. node, '{"t":"gone","lease":"' .. old .. '"}', ARGV[5], ARGV[6])
+    tell(KEYS[5] .. node, '{"t":"gone","lease":"' .. old .. '"}', ARGV[6], ARGV[7])
 end
 return {lease}
 """

@@ -19,6 +19,7 @@ class ResumeState:
 
     def __init__(self) -> None:
         self._session = secrets.token_hex(16)
+        self._attempts = 0
         self._epoch = ""
         self._position = 0
         self._said = 0
@@ -43,10 +44,12 @@ class ResumeState:
         return bool(self._epoch)
 
     def fill(self, hello: Hello) -> Hello:
-        """*hello* with all that a server needs to know of one that comes back."""
+        """Return *hello* with the state of the session, for the next connection that is tried."""
+        self._attempts += 1
         return dataclasses.replace(
-            hello, session=self._session, epoch=self._epoch, position=self._position, said=self._said
-        )
+            hello, session=self._session, epoch=self._epoch, position=self._position, said=self._said,
+            attempt=self._attempts,
+        )  # fmt: skip
 
     def enter(self, welcome: Welcome) -> int | None:
         """Go on where the server says; how many lines are lost, or None if that can't be known.

@@ -65,7 +65,8 @@ class Hello(Record):
     Where all is encrypted, also the user's *certificate*, in DER and base64, and an *invite* that the user was given.
     It enters a *room*, and hears the last *history* lines of it. With a *session*, a secret of its own, it is told
     where what it says has its place; with the same one it comes back, after *position* in this *epoch* of the room's
-    log, and with so many of its lines *said* as far as it knows.
+    log, and with so many of its lines *said* as far as it knows. Each connection that the session tries has a higher
+    *attempt* than the ones before, at whatever server; 0 is from a client that does not count them.
     """
 
     v: int
@@ -79,6 +80,7 @@ class Hello(Record):
     epoch: str = ""
     position: int = 0
     said: int = 0
+    attempt: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,6 +30,7 @@ class Member:
         "_said",
         "_tracked",
         "_wire",
+        "attempt",
         "certificate",
         "deliver",
         "host",
@@ -47,6 +48,8 @@ class Member:
         """What it has proved to have the key of, as a record has it."""
         self.origin = ""
         """Who it is, whatever connection it has."""
+        self.attempt = 0
+        """The number of its connection among those of its session."""
         self.deliver = outbox.write
         """Sends lines from the room."""
         self._context = context
@@ -66,12 +69,14 @@ class Member:
         self._join(self._context.rooms.find(""))
 
     def enter(self, hello: Hello, certificate: str = "") -> None:
-        """Take the name, and hear first what *hello* asks for of what was said before. Raises `Refused`."""
-        self.certificate = certificate
+        """Take the name, from a connection of the same user if there is one, and replay what *hello* asks for.
+
+        A *certificate* proves that the name is the user's. Raises `Refused`.
+        """
+        self.certificate, self.attempt = certificate, hello.attempt
         self._tracked = bool(hello.session)
         self.origin = origin_of(hello) if self._tracked else new_origin()
-        if (holder := holder_of(self._context, hello.name)) and holder.origin == self.origin:
-            holder.expel(Code.TAKEN_OVER)
+        self._supersede(holder_of(self._context, hello.name))
         self._take_name()
         room = self._context.rooms.find(hello.room)
         position, epoch = self._begin(room, hello), room.log.epoch
@@ -174,6 +179,19 @@ class Member:
             self._context.remote.pass_on(self, who, text)
         else:
             pass_on(self, holder, who, text)
+
+    def _supersede(self, holder: "Member | None") -> None:
+        """End the connection of *holder* if that is the same user. Raises `Refused` for an attempt out of date.
+
+        A server that hung finds connections waiting that their clients have given up since, for newer ones.
+        """
+        resumed = holder is not None and holder.origin == self.origin
+        if (self._tracked or holder) and self._outbox.deserted:
+            raise Refused(Code.NAME_TAKEN)
+        if holder and resumed and self.attempt < holder.attempt:
+            raise Refused(Code.NAME_TAKEN)
+        if holder and (resumed or self.certificate):
+            holder.expel(Code.TAKEN_OVER)
 
     def _take_name(self) -> None:
         self._context.directory.claim(self)

@@ -11,7 +11,7 @@ import gevent
 from gevent import get_hub, socket
 
 from greenchat.errors import Code, Refused
-from greenchat.net import RESET, WRITE
+from greenchat.net import RESET, WRITE, has_ended
 from greenchat.protocol.limits import FLUSH_SECONDS, LOW_WATERMARK
 
 __all__ = ["Outbox"]
@@ -46,6 +46,11 @@ class Outbox:
     def finished(self) -> bool:
         """Whether the last words have been said."""
         return self._deadline is not None
+
+    @property
+    def deserted(self) -> bool:
+        """True if the peer has ended its side of the connection."""
+        return has_ended(self._sock)
 
     def write(self, data: bytes) -> None:
         """Send *data*, whole lines; never waits, never raises. After the last words it does nothing.

@@ -35,6 +35,7 @@ class _User(Protocol):
     name: str
     host: str
     origin: str
+    attempt: int
     listen: int | None
     certificate: str
 
@@ -96,7 +97,7 @@ class RemoteUsers:
     def claim(self, user: _User) -> Lease:
         """Have nobody on another node be called as *user* is. Raises `Refused`."""
         owner = hashlib.sha256(user.certificate.encode()).hexdigest() if user.certificate else ""
-        return self._node.leases.claim(user.name, user.origin, owner, user.expel)
+        return self._node.leases.claim(user.name, user.origin, owner, user.expel, attempt=user.attempt)
 
     def release(self, user: _User, lease: Lease) -> None:
         """*user* has left. Never waits."""

@@ -177,7 +177,7 @@ class Session:
                 raise ProtocolError(Code.UNEXPECTED)
 
     def _enter_by(self, claim: Claim, proof: Proof) -> None:
-        """As who has proved to be the owner of a name, and takes it over from a connection that it has lost.
+        """Admit a client that has proved to own its name, or to be its first owner. Raises `Refused`.
 
         A name that a guest has at the moment does not become its own.
         """
@@ -188,8 +188,6 @@ class Session:
         self._context.door.admit(claim, proof, self.host)
         if self._outbox.finished:  # it was turned out meanwhile
             return
-        if holder := holder_of(self._context, claim.hello.name):
-            holder.expel(Code.TAKEN_OVER)
         self._become(claim.hello.name).enter(claim.hello, claim.hello.certificate)
 
     def _admit_guest(self, name: str) -> bool:

@@ -44,6 +44,30 @@ def test_name_that_was_taken_over_cannot_be_given_back_by_who_had_it(here: Node,
     assert refusal(here, "bob") is Code.NAME_TAKEN
 
 
+@pytest.mark.attack(43)
+def test_attempt_that_is_out_of_date_takes_nothing_over(here: Node, there: Node) -> None:
+    there.leases.claim("bob", "bob", "", lost := Losses(), attempt=5)
+    for attempt in (0, 4):
+        with pytest.raises(Refused) as refused:
+            here.leases.claim("bob", "bob", "", print, attempt=attempt)
+        assert refused.value.code is Code.NAME_TAKEN
+    assert lost == []
+    here.leases.claim("bob", "bob", "", print, attempt=6)
+    until(lambda: lost == [Code.TAKEN_OVER])
+
+
+@pytest.mark.attack(43)
+def test_attempt_that_is_out_of_date_takes_nothing_over_from_a_node_that_counts_as_dead(
+    redis: RedisServer, here: Node, there: Node
+) -> None:
+    there.leases.claim("bob", "bob", "", lost := Losses(), attempt=5)
+    redis.command("HDEL", NODES, there.id)
+    with pytest.raises(Refused):
+        here.leases.claim("bob", "bob", "", print, attempt=4)
+    there._live()
+    assert lost == []
+
+
 def test_owner_of_a_name_takes_it_over_and_nobody_else_ever_gets_it(here: Node, there: Node) -> None:
     lost = Losses()
     lease = here.leases.claim("bob", "bob", "key", lost)
@@ -138,16 +162,17 @@ def test_lease_is_no_other_though_redis_has_lost_its_count(redis: RedisServer, h
 @pytest.mark.parametrize(
     ("found", "code"),
     [
-        ("8 there bob -", Code.TAKEN_OVER),
-        ("8 there other key", Code.TAKEN_OVER),
-        ("8 there other -", Code.UNAVAILABLE),
-        ("8 there other key2", Code.UNAVAILABLE),
-        ("6 there bob key", Code.UNAVAILABLE),  # an older one, that Redis has gone back to
+        ("8 there bob - 5", Code.TAKEN_OVER),
+        ("8 there bob - 3", Code.UNAVAILABLE),  # of a connection that was given up before this one
+        ("8 there other key 1", Code.TAKEN_OVER),
+        ("8 there other - 1", Code.UNAVAILABLE),
+        ("8 there other key2 1", Code.UNAVAILABLE),
+        ("6 there bob key 5", Code.UNAVAILABLE),  # an older one, that Redis has gone back to
     ],
 )
 def test_only_who_has_come_from_elsewhere_is_told_so(here: Node, found: str, code: Code) -> None:
     lease = here.leases.claim("bob", "bob", "key", lost := Losses())
-    lease.value = "7 here bob key"
+    lease.value = "7 here bob key 4"
     here.leases.lose(lease, found)
     here.leases.lose(lease, found)
     assert lost == [code]
@@ -199,8 +224,8 @@ def test_claim_that_comes_after_it_was_cancelled_is_not_run(redis: RedisServer, 
     store, cancelled = here.pipeline.store, "{greenchat}:cancelled:here:bob"
     claim = CLAIM, [NAMES, NODES, "owners", "token", INBOX, cancelled]
     store.one((CANCEL, [NAMES, cancelled], ["here", "bob", 5, 60, "name:bob"]))
-    for number, result in ((5, b"unavailable"), (6, [b"1 here bob -"])):
-        assert store.one((*claim, ["here", "bob", "-", number, 9, 60, "name:bob"])) == result
+    for number, result in ((5, b"unavailable"), (6, [b"1 here bob - 1"])):
+        assert store.one((*claim, ["here", "bob", "-", 1, number, 9, 60, "name:bob"])) == result
 
 
 def test_names_of_nodes_that_are_dead_for_long_are_forgotten(

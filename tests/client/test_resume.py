@@ -32,6 +32,10 @@ def test_first_hello_has_a_session_and_no_position() -> None:
     assert hello.session != ResumeState().fill(HELLO).session
 
 
+def test_attempts_of_a_session_are_numbered(state: ResumeState) -> None:
+    assert [state.fill(HELLO).attempt for _ in range(3)] == [1, 2, 3]
+
+
 def test_every_line_moves_the_position(state: ResumeState) -> None:
     state.hear(5)
     say(state, b"1\n", b"2\n")

@@ -3,10 +3,12 @@
 import gevent
 import pytest
 from conftest import People, Wire, reset, until
+from gevent import socket
 from peers import sha256
 
 from greenchat import ChatServer
 from greenchat.errors import Code, sentence
+from greenchat.protocol import records
 from greenchat.protocol.limits import TAIL_LINES
 from greenchat.protocol.records import Ack, Error, Hello, List, Ping, Pong, Private, Rooms, Undelivered, Welcome
 
@@ -113,6 +115,42 @@ def test_one_that_comes_back_takes_its_own_place_though_its_loss_was_not_noticed
     before.send(b"from the grave\n")
     bob.send(b"2\n")
     ann.hears(b"bob: 2")
+
+
+def attempt_of(people: People, number: int) -> Wire:
+    """A connection that ann's client tries."""
+    wire = people.wire()
+    wire.tell(Hello(1, "ann", 0, session="s", attempt=number))
+    return wire
+
+
+@pytest.mark.attack(43)
+@pytest.mark.parametrize("late", [0, 1, 4])
+def test_attempt_that_is_out_of_date_is_refused_and_the_later_one_not_disturbed(people: People, late: int) -> None:
+    live, bob = attempt_of(people, 5), people.member("bob")
+    live.record(Welcome)
+    assert attempt_of(people, late).record(records.Refused).code == Code.NAME_TAKEN
+    bob.send(b"hi\n")
+    assert live.line() == b"bob: hi"
+
+
+@pytest.mark.attack(43)
+def test_connection_that_has_ended_takes_nothing_over(people: People) -> None:
+    """Also from a client that does not number its attempts."""
+    live, bob = attempt_of(people, 0), people.member("bob")
+    live.record(Welcome)
+    stale = attempt_of(people, 0)
+    stale.sock.shutdown(socket.SHUT_WR)  # before the server had a turn
+    assert stale.record(records.Refused).code == Code.NAME_TAKEN
+    bob.send(b"hi\n")
+    assert live.line() == b"bob: hi"
+
+
+def test_later_attempt_takes_over(people: People) -> None:
+    first = attempt_of(people, 1)
+    first.record(Welcome)
+    attempt_of(people, 2).record(Welcome)
+    assert first.record(Error).code == Code.TAKEN_OVER
 
 
 def test_name_of_another_session_is_taken(people: People) -> None:

@@ -111,6 +111,20 @@ def test_user_that_comes_to_another_server_is_itself(two: TwoServers) -> None:
     second.close()
 
 
+@pytest.mark.attack(43)
+def test_attempt_that_another_server_finds_late_is_refused(two: TwoServers) -> None:
+    live, stale = Wire(two.servers[1].port), Wire(two.servers[0].port)
+    live.tell(Hello(1, "ann", 0, session="s", attempt=3))
+    live.record(Welcome)
+    stale.tell(Hello(1, "ann", 0, session="s", attempt=2))
+    assert b"name-taken" in stale.rest()
+    bob = two.client("bob", 0)
+    bob.send("hi")
+    assert live.line() == b"bob: hi"
+    live.close()
+    stale.close()
+
+
 def test_guest_elsewhere_is_refused_a_name_that_is_taken(two: TwoServers) -> None:
     two.client("ann", 0)
     guest = Wire(two.servers[1].port)

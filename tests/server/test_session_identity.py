@@ -1,5 +1,6 @@
 """Sessions of a server where names belong to keys."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import gevent
 import pytest
 from conftest import Wire, hello
 from credentials import encrypted, new_certificate
+from gevent import socket
 
 from greenchat import ChatServer
 from greenchat.errors import Code
@@ -110,6 +112,19 @@ def test_owner_takes_over_from_its_own_ghost_at_once(house: ServerContext, ann: 
     third = house.enter(ann, "ann")  # what the ghost leaves behind is not the one's who came after it
     third.send(b"and again\n")
     assert other.line() == b"ann: and again"
+
+
+@pytest.mark.attack(43)
+def test_connection_that_has_ended_takes_nothing_over_though_it_proved_the_key(
+    house: ServerContext, ann: Identity, eve: Identity
+) -> None:
+    live, other = house.enter(ann, "ann"), house.enter(eve, "eve")
+    stale = house.come(ann, "ann")
+    with socket.socket(fileno=os.dup(stale.sock.fileno())) as plain:  # which knows nothing of TLS
+        plain.shutdown(socket.SHUT_WR)
+    assert stale.record(Refused).code == Code.NAME_TAKEN
+    other.send(b"hi\n")
+    assert live.line() == b"eve: hi"
 
 
 def test_key_does_not_take_over_a_name_from_a_guest_who_was_there_first(house: ServerContext, ann: Identity) -> None:
