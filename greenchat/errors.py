@@ -40,6 +40,7 @@ class Code(StrEnum):
     # the chat connection
     BAD_NAME = "bad-name"
     NAME_TAKEN = "name-taken"
+    NAME_ALIKE = "name-alike"
     NAME_OWNED = "name-owned"
     TOO_MANY_NAMES = "too-many-names"
     TOO_MANY_ROOMS = "too-many-rooms"
@@ -101,6 +102,7 @@ class Code(StrEnum):
 _SENTENCES = {
     Code.BAD_NAME: "that name is not allowed: choose another",
     Code.NAME_TAKEN: "that name is in use: choose another",
+    Code.NAME_ALIKE: "that name looks like a name in use: choose another",
     Code.NAME_OWNED: "that name is somebody else's, or looks like it: choose another",
     Code.TOO_MANY_NAMES: "no more names can be owned: use one that is yours already",
     Code.TOO_MANY_ROOMS: "there are too many rooms: use one that is there already",

@@ -21,6 +21,7 @@ PURE = {
     "functools",
     "itertools",
     "json",
+    "pkgutil",  # for the package's own data
     "re",
     "string",
     "struct",

@@ -1,80 +1,63 @@
-"""Makes greenchat/protocol/lookalikes.py of Unicode's table: python tools/lookalikes.py confusables.txt
+"""Rewrite greenchat/protocol/lookalikes.txt, Unicode's table of characters that look like others.
 
-The table is at https://www.unicode.org/Public/security/latest/confusables.txt; `greenchat.protocol.names` uses what
-is made.
+    pip install icukit-pyicu && python tools/lookalikes.py
+
+The table (confusables.txt of UTS #39) is read from the ICU library that PyICU is linked to, because ICU carries
+the table of its own Unicode version. icukit-pyicu is a wheel with an ICU of its own: 78.3.1 has Unicode 17.
 """
 
-import re
-import sys
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-
-HEAD = '''"""Characters that look like others: Unicode's confusables.txt, version {version}, by tools/lookalikes.py.
-
-Those that NFKD takes apart are left out. The data is © {year} Unicode, Inc., used under the Unicode License
-(https://www.unicode.org/license.txt).
-"""
-
 from typing import Final
 
-__all__ = ["LOOKALIKES"]
+import icu  # type: ignore[import-not-found]  # on purpose no dependency of the project
 
-# What characters look like, BEL, those that do, LF; and so on.
-_TABLE = """\\
-'''
+TABLE: Final = Path(__file__).resolve().parent.parent / "greenchat" / "protocol" / "lookalikes.txt"
 
-TAIL = '''"""
-
-LOOKALIKES: Final = {{
-    ord(character): like
-    for like, _, characters in (line.partition("\\a") for line in _TABLE.split("\\n"))
-    for character in characters
-}}
-"""What is to stand for each of them, as `str.translate` takes it."""
-'''
+HEADER: Final = """\
+# Characters that look like others (UTS #39): what they look like, then each of them, as code points.
+# Made by tools/lookalikes.py from the table of Unicode {version}, (c) Unicode, Inc., used under the Unicode License
+# (https://www.unicode.org/license.txt). Left out is what NFKD decomposes; and m does not look like rn.
+"""
 
 
-def groups(table: str) -> dict[str, list[str]]:
-    """What characters look like, each with those that do."""
-    found = defaultdict(list)
-    for source, target in re.findall(r"^([0-9A-F]+) ;\t([0-9A-F ]+?) ;", table, re.MULTILINE):
-        character = chr(int(source, 16))
-        if unicodedata.normalize("NFKD", character) == character and not unicodedata.category(character).startswith(
-            "C"
-        ):
-            found["".join(chr(int(point, 16)) for point in target.split())].append(character)
-    return found
+def prototypes() -> Iterator[tuple[str, str]]:
+    """Yield each visible character that looks like another, and what it looks like.
+
+    In the font of a terminal, m and rn differ, and names such as Tom and Torn are ordinary. What looks like m has rn
+    as its prototype in the table.
+    """
+    checker, nfkd = icu.SpoofChecker(), icu.Normalizer2.getNFKDInstance()
+    for point in (*range(0xD800), *range(0xE000, 0x110000)):
+        character = chr(point)
+        prototype = checker.getSkeleton(0, character).replace("rn", "m")
+        is_visible = prototype and icu.Char.charType(character) not in _INVISIBLE_TYPES
+        if is_visible and prototype != character and nfkd.normalize(character) == character:
+            yield character, prototype
 
 
-def escaped(text: str) -> list[str]:
-    """The characters of *text* as they are written in a literal of ASCII."""
-    return [{'"': '\\"', "\a": "\\a", "\n": "\\n"}.get(each, ascii(each)[1:-1]) for each in text]
+_INVISIBLE_TYPES: Final = (
+    icu.UCharCategory.UNASSIGNED,
+    icu.UCharCategory.CONTROL_CHAR,
+    icu.UCharCategory.FORMAT_CHAR,
+    icu.UCharCategory.PRIVATE_USE_CHAR,
+    icu.UCharCategory.SURROGATE,
+)
 
 
-def wrapped(pieces: list[str]) -> Iterator[str]:
-    """Lines of them, none longer than 118 characters, each with a backslash before its end."""
-    line = ""
-    for piece in pieces:
-        if len(line) + len(piece) > 118:
-            yield line
-            line = ""
-        line += piece
-    yield line
+def points(text: str) -> str:
+    """Return *text* as code points in hexadecimal."""
+    return " ".join(f"{ord(character):X}" for character in text)
 
 
 def main() -> None:
-    """Print the module."""
-    table = Path(sys.argv[1]).read_text("utf-8-sig")
-    version = re.search(r"# Version: ([0-9.]+)", table)
-    year = re.search(r"© ([0-9]{4})", table)
-    assert version
-    assert year
-    found = "\n".join(f"{like}\a{''.join(sorted(those))}" for like, those in sorted(groups(table).items()))
-    print(HEAD.format(version=version[1], year=year[1]), end="")
-    print("\\\n".join(wrapped(escaped(found))), end="")
-    print(TAIL.format(), end="")
+    """Write the table."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for character, prototype in prototypes():
+        alike[prototype].append(character)
+    lines = (f"{points(prototype)}: {points(''.join(found))}\n" for prototype, found in sorted(alike.items()))
+    TABLE.write_text(HEADER.format(version=icu.UNICODE_VERSION) + "".join(lines), "ascii")
 
 
 if __name__ == "__main__":

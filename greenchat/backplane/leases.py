@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from greenchat.backplane.pipeline import Pipeline
-from greenchat.backplane.scripts import CANCEL, CLAIM, FREE, PREFIX, RELEASE
+from greenchat.backplane.scripts import CANCEL, CLAIM, FREE, OLD_OWNED, PREFIX, RELEASE, RENEW
 from greenchat.backplane.store import Argument, Store
 from greenchat.errors import Code, Refused, known
-from greenchat.protocol.limits import CHECKED_AT_ONCE, INBOX_MESSAGES, RETRY_SECONDS
-from greenchat.protocol.names import looks, name_key
+from greenchat.protocol.limits import CHECKED_AT_ONCE, INBOX_MESSAGES, RETRY_SECONDS, SWEPT_AT_ONCE
+from greenchat.protocol.names import LOOKS_VERSION, looks, name_key
 
-__all__ = ["INBOX", "NAMES", "NODES", "Lease", "Leases", "form", "free"]
+__all__ = ["INBOX", "NAMES", "NODES", "OWNERS", "Lease", "Leases", "form", "free", "renew_looks"]
 
 NAMES: Final = f"{PREFIX}names"
 NODES: Final = f"{PREFIX}nodes"
 INBOX: Final = f"{PREFIX}inbox:"
-_OWNERS: Final = f"{PREFIX}owners"
+OWNERS: Final = f"{PREFIX}owners"
 _TOKEN: Final = f"{PREFIX}token"
 _CANCELLED: Final = f"{PREFIX}cancelled:"
 _NO_ONE: Final = "-"
@@ -73,7 +73,25 @@ def form(name: str) -> str:
 
 def free(store: Store, name: str) -> bool:
     """Let *name* belong to no key any more; whether it did. Raises `LogError`."""
-    return bool(store.one((FREE, [_OWNERS], [form(name)])))
+    return bool(store.one((FREE, [OWNERS], [form(name)])))
+
+
+def renew_looks(store: Store) -> None:
+    """Store by the rules of this version how owned names look, where it was by those of another. Raises `LogError`.
+
+    A name's own capitals are not stored: its looks in small letters count until its owner comes. Blocks.
+    """
+    at = b"0"
+    while True:
+        at, found = store.one((OLD_OWNED, [OWNERS], [at, SWEPT_AT_ONCE, f"small{LOOKS_VERSION}:"]))
+        names = zip(found[::2], found[1::2], strict=True)
+        store.run([(RENEW, [OWNERS], [told, told.split(b" ")[0], *_forms(_name_in(name))]) for name, told in names])
+        if at == b"0":
+            return
+
+
+def _name_in(form: bytes) -> str:
+    return form.decode().removeprefix("name:")
 
 
 class Leases:
@@ -100,7 +118,7 @@ class Leases:
             self._node, origin, owner or _NO_ONE, attempt, number, INBOX_MESSAGES, RETRY_SECONDS, *forms,
         ]  # fmt: skip
         try:
-            answer = self._pipeline.ask(CLAIM, [NAMES, NODES, _OWNERS, _TOKEN, INBOX, cancelled], told)
+            answer = self._pipeline.ask(CLAIM, [NAMES, NODES, OWNERS, _TOKEN, INBOX, cancelled], told)
         except BaseException:  # it may have been run all the same, or may be yet
             self._pipeline.run(CANCEL, [NAMES, cancelled], (self._node, origin, number, RETRY_SECONDS, *forms))
             raise
@@ -155,8 +173,9 @@ def _follows(later: str, earlier: str) -> bool:
 
 
 def _forms(name: str) -> tuple[str, ...]:
+    """Return the forms of *name*, the one that it is found by first; those of other rules never meet the others."""
     written, small = looks(name)
-    return form(name), f"written:{written}", f"small:{small}"
+    return form(name), f"written{LOOKS_VERSION}:{written}", f"small{LOOKS_VERSION}:{small}"
 
 
 def _parts(leases: list[Lease]) -> Iterator[list[Lease]]:

@@ -11,7 +11,7 @@ import gevent
 from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
-from greenchat.backplane.leases import INBOX, NAMES, NODES, Leases, form
+from greenchat.backplane.leases import INBOX, NAMES, NODES, Leases, form, renew_looks
 from greenchat.backplane.pipeline import Command, Pipeline
 from greenchat.backplane.scripts import BEAT, OTHERS, SEND, SWEEP, TELL
 from greenchat.backplane.shared_log import SharedLogs
@@ -81,6 +81,7 @@ class Node:
         try:
             self._beat()
             self.durable = self._call(self.pipeline.store.is_durable)
+            self._call(renew_looks, self.pipeline.store)
         except LogError:
             self._end()
             raise

@@ -16,8 +16,8 @@ import hashlib
 from typing import Final
 
 __all__ = [
-    "ALL", "APPEND", "BEAT", "CANCEL", "CLAIM", "FREE", "OTHERS", "PREFIX", "RELEASE", "SEND", "STATE", "SWEEP", "TELL",
-    "Script",
+    "ALL", "APPEND", "BEAT", "CANCEL", "CLAIM", "FREE", "OLD_OWNED", "OTHERS", "PREFIX", "RELEASE", "RENEW", "SEND",
+    "STATE", "SWEEP", "TELL", "Script",
 ]  # fmt: skip
 
 PREFIX: Final = "{greenchat}:"
@@ -142,7 +142,9 @@ for form = 8, #ARGV do
         local _, _, node, origin, owner, attempt = string.find(lease, '^%d+ (%S+) (%S+) (%S+) ?(%d*)')
         if origin == ARGV[2] and tonumber(ARGV[4]) < (tonumber(attempt) or 0) then return 'name-taken' end
         if node ~= ARGV[1] and alive(node) then
-            if origin ~= ARGV[2] and (owner == '-' or owner ~= ARGV[3]) then return 'name-taken' end
+            if origin ~= ARGV[2] and (owner == '-' or owner ~= ARGV[3]) then
+                return form == 8 and 'name-taken' or 'name-alike'
+            end
             ousted[lease] = node
         end
     end
@@ -151,6 +153,10 @@ for form = 8, #ARGV do
 end
 local lease = string.format('%.0f %s %s %s %s', redis.call('INCR', KEYS[4]), ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 local owned = ARGV[3] .. ' ' .. cjson.encode({unpack(ARGV, 8)})
+local before = redis.call('HGET', KEYS[3], ARGV[8])
+if before and before ~= owned then  -- its other forms were made by the rules of another version
+    redis.call('HDEL', KEYS[3], unpack(cjson.decode(string.match(before, ' (.*)'))))
+end
 for form = 8, #ARGV do
     redis.call('HSET', KEYS[1], ARGV[form], lease)
     if ARGV[3] ~= '-' then redis.call('HSET', KEYS[3], ARGV[form], owned) end
@@ -187,6 +193,29 @@ return 1
 """
 )
 """Free a name, if it is still had by this lease."""
+
+OLD_OWNED: Final = Script("""
+-- owners; where to go on, how much to look at, the beginning of a form by the rules of this version
+local page, old = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2]), {}
+for at = 1, #page[2], 2 do
+    local is_name = string.sub(page[2][at], 1, 5) == 'name:'
+    if is_name and not string.find(page[2][at + 1], '"' .. ARGV[3], 1, true) then
+        old[#old + 1], old[#old + 2] = page[2][at], page[2][at + 1]
+    end
+end
+return {page[1], old}
+""")
+"""Names whose other forms were made by other rules, with what is stored, a part at a time; where to go on."""
+
+RENEW: Final = Script("""
+-- owners; what is stored for a name, key, forms of the name
+if redis.call('HGET', KEYS[1], ARGV[3]) ~= ARGV[1] then return 0 end
+redis.call('HDEL', KEYS[1], unpack(cjson.decode(string.match(ARGV[1], ' (.*)'))))
+local owned = ARGV[2] .. ' ' .. cjson.encode({unpack(ARGV, 3)})
+for form = 3, #ARGV do redis.call('HSETNX', KEYS[1], ARGV[form], owned) end
+return 1
+""")
+"""Store these forms of a name that a key owns instead of its others."""
 
 FREE: Final = Script("""
 -- owners; form of a name
@@ -265,4 +294,4 @@ return 1
 )
 """Tell a node something."""
 
-ALL: Final = (APPEND, STATE, CLAIM, CANCEL, RELEASE, FREE, BEAT, OTHERS, SWEEP, TELL, SEND)
+ALL: Final = (APPEND, STATE, CLAIM, CANCEL, RELEASE, OLD_OWNED, RENEW, FREE, BEAT, OTHERS, SWEEP, TELL, SEND)

@@ -26,6 +26,7 @@ _PASSING: Final = frozenset(
         Code.BAD_TLS,  # a server that is full says no in plain words
         Code.FAILED,
         Code.HELLO_LATE,
+        Code.NAME_ALIKE,
         Code.NAME_TAKEN,
         Code.SERVER_FULL,
         Code.SERVER_GONE,
@@ -83,7 +84,10 @@ class Connection:
                 break
             except GreenchatError as error:
                 self._lose()
-                if not left or error.code not in _PASSING - {Code.NAME_TAKEN}:  # that it is at the others, too
+                if not left or error.code not in _PASSING - {
+                    Code.NAME_TAKEN,
+                    Code.NAME_ALIKE,
+                }:  # that it is at the others, too
                     raise
                 self._session = self._servers.reach()
         self._over = None

@@ -34,6 +34,9 @@ STDERR: Final = 2
 _MOMENT: Final = 0.1
 """Seconds in which the loss of a relayed transfer may turn out to be the loss of the server."""
 
+_NAME_REFUSED: Final = (Code.BAD_NAME, Code.NAME_ALIKE, Code.NAME_OWNED, Code.NAME_TAKEN)
+"""Refusals after which another name may be let in."""
+
 
 class Program:
     """One run of the client under *name*, or under the first line of input; *connect* makes the client for a name.
@@ -168,7 +171,7 @@ class Program:
                 client = self._connect(name, self)
                 client.start()
             except (BadName, Refused) as error:
-                if not is_terminal(STDIN) or error.code not in (Code.BAD_NAME, Code.NAME_TAKEN, Code.NAME_OWNED):
+                if not is_terminal(STDIN) or error.code not in _NAME_REFUSED:
                     raise
                 self.hint(str(error))
                 name = None

@@ -24,10 +24,12 @@ class Directory(Generic[T]):
         self._in_small_letters: set[str] = set()
 
     def claim(self, user: T) -> None:
-        """Give *user* its name. Raises `Refused` if that, or one that looks like it, is taken."""
+        """Give *user* its name. Raises `Refused` if that is taken, or looks like one that is."""
+        if self.find(user.name):
+            raise Refused(Code.NAME_TAKEN)
         written, small = looks(user.name)
         if written in self._written or small in self._in_small_letters:
-            raise Refused(Code.NAME_TAKEN)
+            raise Refused(Code.NAME_ALIKE)
         self._users[name_key(user.name)] = user
         self._written.add(written)
         self._in_small_letters.add(small)

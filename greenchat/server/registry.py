@@ -12,7 +12,7 @@ from gevent.threadpool import ThreadPool
 
 from greenchat.errors import Code, Refused, SecurityError
 from greenchat.protocol.limits import MAX_NAMES, MAX_NAMES_EACH, REGISTRY_LOCK_SECONDS, REGISTRY_SECONDS
-from greenchat.protocol.names import looks, name_key
+from greenchat.protocol.names import LOOKS_VERSION, looks, name_key
 from greenchat.threads import call, end
 
 __all__ = ["Owned", "Registry"]
@@ -20,12 +20,17 @@ __all__ = ["Owned", "Registry"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_SCHEMA: Final = """
+_NAMES: Final = """
 CREATE TABLE IF NOT EXISTS names (
-    key TEXT PRIMARY KEY, written TEXT NOT NULL UNIQUE, small TEXT NOT NULL UNIQUE,
+    key TEXT PRIMARY KEY, written TEXT NOT NULL, small TEXT NOT NULL,
     name TEXT NOT NULL, owner TEXT NOT NULL, since INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT, WITHOUT ROWID
+"""
+_SCHEMA: Final = f"""
+{_NAMES};
 CREATE INDEX IF NOT EXISTS owners ON names (owner);
+CREATE INDEX IF NOT EXISTS writing ON names (written);
+CREATE INDEX IF NOT EXISTS small_letters ON names (small);
 CREATE TABLE IF NOT EXISTS bans (what TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS invites (digest TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """
@@ -113,7 +118,30 @@ class Registry:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.touch(mode=0o600)
         self._db = sqlite3.connect(self._path, isolation_level=None, timeout=REGISTRY_LOCK_SECONDS)
+        self._renew_looks()
         self._db.executescript(_SCHEMA)
+
+    def _renew_looks(self) -> None:
+        """Store how names look by the rules of this version, if it was by those of another.
+
+        Two names that have become alike stay their owners'. Once no two could be stored: the table is made anew.
+        """
+        if self._has_present_looks():
+            return
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            if self._has_present_looks():  # by now: another process did it
+                return
+            self._db.execute(_NAMES)
+            owned = self._db.execute("SELECT name, owner, since FROM names").fetchall()
+            self._db.execute("DROP TABLE names")
+            self._db.execute(_NAMES)
+            for name, owner, since in owned:
+                self._insert(name, owner, since)
+            self._db.execute(f"PRAGMA user_version = {LOOKS_VERSION}")
+
+    def _has_present_looks(self) -> bool:
+        return self._count("PRAGMA user_version") == LOOKS_VERSION
 
     def _all(self, query: str, *values: str) -> list[Any]:
         return self._db.execute(query, values).fetchall()
@@ -152,9 +180,10 @@ class Registry:
         """Whether *name* is *owner*'s. Somebody else's is refused, and so is one that looks like any that is owned."""
         query = "SELECT key, owner FROM names WHERE key = ? OR written = ? OR small = ?"
         found = self._db.execute(query, (name_key(name), *looks(name))).fetchall()
-        if found and found != [(name_key(name), owner)]:
+        is_owner = (name_key(name), owner) in found
+        if found and not is_owner:
             raise Refused(Code.NAME_OWNED)
-        return bool(found)
+        return is_owner
 
     def _use_up(self, invite: str, owner: str | None) -> None:
         used = owner is not None and self._change(
@@ -166,9 +195,10 @@ class Registry:
     def _give(self, name: str, owner: str, owned: int) -> None:
         if owned >= MAX_NAMES_EACH or self._count("SELECT count(*) FROM names") >= MAX_NAMES:
             raise Refused(Code.TOO_MANY_NAMES)
-        self._change(
-            "INSERT INTO names VALUES (?, ?, ?, ?, ?, ?)", name_key(name), *looks(name), name, owner, int(time.time())
-        )
+        self._insert(name, owner, int(time.time()))
+
+    def _insert(self, name: str, owner: str, since: int) -> None:
+        self._change("INSERT INTO names VALUES (?, ?, ?, ?, ?, ?)", name_key(name), *looks(name), name, owner, since)
 
     def _count(self, query: str, *values: str | None) -> int:
         return int(self._db.execute(query, values).fetchone()[0])

@@ -1,3 +1,4 @@
+import json
 import signal
 import time
 
@@ -7,10 +8,11 @@ from conftest import until
 from log.helpers import Audience
 from redis_server import RedisServer, needs_redis
 
-from greenchat.backplane.leases import INBOX, NAMES, NODES, free
+from greenchat.backplane.leases import INBOX, NAMES, NODES, OWNERS, free
 from greenchat.backplane.node import Node
 from greenchat.backplane.scripts import CANCEL, CLAIM
 from greenchat.errors import Code, Refused
+from greenchat.protocol.names import LOOKS_VERSION
 
 pytestmark = needs_redis
 
@@ -21,10 +23,41 @@ def refusal(node: Node, name: str, origin: str = "other", owner: str = "") -> Co
     return refused.value.code
 
 
-@pytest.mark.parametrize("name", ["bob", "BOB", "bоb"])  # noqa: RUF001 - the last one is Cyrillic
-def test_name_and_what_looks_like_it_is_one_users_on_all_nodes(here: Node, there: Node, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("bob", Code.NAME_TAKEN), ("BOB", Code.NAME_TAKEN), ("b\u043eb", Code.NAME_ALIKE)],
+)
+def test_name_and_what_looks_like_it_is_one_users_on_all_nodes(here: Node, there: Node, name: str, code: Code) -> None:
     here.leases.claim("bob", "bob", "", print)
-    assert refusal(there, name) is Code.NAME_TAKEN
+    assert refusal(there, name) is code
+
+
+@pytest.mark.attack(26)
+def test_owned_name_of_an_older_version_is_compared_by_the_rules_of_this_one(
+    redis: RedisServer, here: Node, there: Node
+) -> None:
+    owned = json.dumps('key ["name:tom","written:Torn","small:torn"]')
+    redis.command("HSET", OWNERS, "name:tom", owned, "written:Torn", owned, "small:torn", owned)
+    assert refusal(there, "tom", owner="other") is Code.NAME_OWNED
+    there.leases.release(there.leases.claim("torn", "torn", "other", print))
+    here.leases.release(here.leases.claim("Tom", "tom", "key", print))
+    for node in here, there:
+        node.pipeline.queue.settle()
+    assert refusal(there, "t\u043em", owner="other") is Code.NAME_OWNED
+    assert redis.command("HLEN", OWNERS) == b":6\r\n"
+
+
+@pytest.mark.attack(26)
+def test_owned_names_of_an_older_version_are_guarded_before_their_owners_come(redis: RedisServer) -> None:
+    for number in range(400):
+        owned = json.dumps(f'key ["name:tom{number}","written:Torn{number}","small:torn{number}"]')
+        fields = [f"{kind}{number}" for kind in ("name:tom", "written:Torn", "small:torn")]
+        redis.command("HSET", OWNERS, *(word for field in fields for word in (field, owned)))
+    with node_of(redis.url) as node:
+        assert refusal(node, "T\u043em399", owner="other") is Code.NAME_OWNED
+        node.leases.claim("torn399", "torn", "other", print)
+        node.leases.claim("Tom399", "tom", "key", print)
+    assert redis.command("HLEN", OWNERS) == b":1203\r\n"
 
 
 def test_name_that_was_given_back_is_free(here: Node, there: Node) -> None:
@@ -190,7 +223,7 @@ def test_lease_that_redis_has_lost_may_be_had_again(redis: RedisServer, here: No
 def test_names_that_redis_has_lost_are_found_out_after_any_doubt(redis: RedisServer, here: Node) -> None:
     here.leases.claim("ann", "ann", "", kept := Losses())
     here.leases.claim("bob", "bob", "", lost := Losses())
-    for form in ("name:bob", "written:bob", "small:bob"):
+    for form in ("name:bob", f"written{LOOKS_VERSION}:bob", f"small{LOOKS_VERSION}:bob"):
         redis.command("HDEL", NAMES, form)
     here._doubt()
     until(lambda: lost == [Code.UNAVAILABLE])

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from greenchat.errors import BadName, Code
+from greenchat.protocol import names as module
 from greenchat.protocol.limits import MAX_FILE_NAME, MAX_NAME_CHARACTERS
 from greenchat.protocol.names import file_name, looks, name_key, user_name
 from greenchat.protocol.text import safe_line
@@ -21,10 +22,14 @@ BLANK = (
         map(chr, [*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0), *range(0x13440, 0x13443), *range(0x2580, 0x25A0)])
     )
 )
-ANY = st.characters(exclude_categories=[], exclude_characters=BLANK)
+JAMO = "".join(map(chr, [*range(0x1100, 0x1200), *range(0xA960, 0xA980), *range(0xD7B0, 0xD800)]))
+COLONS = "".join(each for each in map(chr, range(0x110000)) if ":" in looks(each)[0] or module._COLONS.search(each))
 VISIBLE = st.text(
-    st.characters(exclude_categories=["C", "Z", "M"], exclude_characters=f"{BLANK}:"), min_size=1, max_size=8
+    st.characters(exclude_categories=["C", "Z", "M"], exclude_characters=f"{BLANK}{COLONS}{JAMO}"),
+    min_size=1,
+    max_size=8,
 )
+ANY = st.characters(exclude_categories=[], exclude_characters=f"{BLANK}{COLONS}{JAMO}".replace(":", ""))
 Form: TypeAlias = Literal["NFC", "NFD", "NFKC", "NFKD"]
 FORMS: list[Form] = ["NFC", "NFD", "NFKC", "NFKD"]
 
@@ -119,6 +124,32 @@ def test_row_26_user_name_that_shows_as_nothing_is_refused(name: str) -> None:
 def test_user_name_with_a_block_element_is_refused(block: str) -> None:
     with pytest.raises(BadName, match="block elements"):
         user_name(f"a {block}b")
+
+
+@pytest.mark.attack(40)
+@pytest.mark.parametrize(
+    "colon",
+    [
+        *"\u02d0\u02f8\u0589\u05c3\u0703\u0704\u0903\u0a83\u1361\u1365\u16ec\u1803\u1804\u1809\u205a\u2236\u2237\u2254\u22ee\u2982"
+        "\u29f4\u2a74\ua4fd\ua789\ufe13\ufe30\ufe55\uff1a"
+    ],
+    ids=ascii,
+)
+def test_user_name_with_something_like_a_colon_is_refused(colon: str) -> None:
+    for name in (f"ann{colon} yes, I agree", f"error{colon} moved", f"a{colon}b", f"ann{colon}"):
+        with pytest.raises(BadName, match="colon"):
+            user_name(name)
+
+
+@pytest.mark.attack(40)
+@pytest.mark.parametrize("jamo", [*"\u1100\u1161\u11a8\ua960\ud7b0\ud7cb"], ids=ascii)
+def test_user_name_with_a_jamo_that_makes_no_syllable_is_refused(jamo: str) -> None:
+    with pytest.raises(BadName, match="visible"):
+        user_name(f"ann{jamo}")
+
+
+def test_user_name_of_composed_jamo_is_hangul() -> None:
+    assert user_name("\u1112\u1161\u11ab") == "\ud55c"
 
 
 @pytest.mark.attack(40)
@@ -305,7 +336,8 @@ def test_row_04_file_name_of_255_bytes_is_taken(name: str) -> None:
         pytest.param("paypal", "p\u0430yp\u0430l", id="two letters"),
         pytest.param("Ivan", "lvan", id="capital I"),
         pytest.param("bob1", "bobl", id="digit"),
-        pytest.param("tim", "tirn", id="two for one"),
+        pytest.param("bot0", "botO", id="zero"),
+        pytest.param("tim", "ti\U00011700", id="Ahom"),
         pytest.param("JOHN", "\u13abOHN", id="Cherokee"),
         pytest.param("ann", "\U0001d41ann", id="mathematical"),
     ],
@@ -316,7 +348,14 @@ def test_row_26_names_that_look_alike_share_a_look(name: str, like: str) -> None
 
 @pytest.mark.parametrize(
     ("name", "other"),
-    [("ann", "anne"), ("ivan", "lvan"), ("bob1", "bob2"), ("\u0436\u0430\u043d", "\u0436\u0430\u043c")],
+    [
+        ("ann", "anne"),
+        ("ivan", "lvan"),
+        ("bob1", "bob2"),
+        ("Tom", "Torn"),
+        ("com", "corn"),
+        ("\u0436\u0430\u043d", "\u0436\u0430\u043c"),
+    ],
 )
 def test_names_that_look_different_share_none(name: str, other: str) -> None:
     assert not any(one == other for one, other in zip(looks(name), looks(other), strict=True))

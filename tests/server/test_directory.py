@@ -16,6 +16,30 @@ def directory() -> Directory[User]:
     return Directory()
 
 
+@pytest.mark.attack(26)
+@pytest.mark.parametrize(
+    ("name", "other"), [("Tom", "Torn"), ("com", "corn"), ("user1", "user2"), ("bob", "b0b"), ("al", "AI")]
+)
+def test_ordinary_names_that_a_terminal_tells_apart_are_let_in_together(
+    directory: Directory[User], name: str, other: str
+) -> None:
+    directory.claim(User(name))
+    directory.claim(User(other))
+
+
+@pytest.mark.attack(26)
+@pytest.mark.parametrize(
+    ("name", "other"), [("user1", "userl"), ("bot0", "botO"), ("Ivan", "lvan"), ("\u0391nn", "Ann")]
+)
+def test_name_that_looks_like_another_is_refused_with_the_truth(
+    directory: Directory[User], name: str, other: str
+) -> None:
+    directory.claim(User(name))
+    with pytest.raises(Refused, match="looks like a name in use") as refusal:
+        directory.claim(User(other))
+    assert refusal.value.code == Code.NAME_ALIKE
+
+
 def test_who_claims_a_name_is_found_by_it(directory: Directory[User]) -> None:
     ann = User("ann")
     directory.claim(ann)
@@ -51,7 +75,7 @@ def test_row_26_name_that_looks_like_one_in_use_is_refused_and_is_not_that_name(
     directory.claim(holder := User("ann"))
     with pytest.raises(Refused) as refusal:
         directory.claim(User(like))
-    assert refusal.value.code == Code.NAME_TAKEN
+    assert refusal.value.code == Code.NAME_ALIKE
     assert directory.find(like) is None
     directory.release(holder)
     directory.claim(late := User(like))

@@ -178,6 +178,63 @@ def test_database_that_another_holds_is_an_error_in_the_end(
     registry.enter("ann", "KEY", "192.0.2.1")
 
 
+# --- a file of an older version ----------------------------------------------------------------
+
+OLD = """
+CREATE TABLE names (
+    key TEXT PRIMARY KEY, written TEXT NOT NULL UNIQUE, small TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL, owner TEXT NOT NULL, since INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX owners ON names (owner);
+CREATE TABLE bans (what TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+CREATE TABLE invites (digest TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO names VALUES ('tom', 'Torn', 'torn', 'Tom', 'TOM', 1);
+INSERT INTO names VALUES ('\u0184', '\u0184', '\u0185', '\u0184', 'TONE', 2);
+INSERT INTO names VALUES ('one', 'one', 'one', 'one', 'ONE', 3);
+INSERT INTO names VALUES ('\u03ed', '\u03ed', '\u03ed', '\u03ed', 'SHIMA', 4);
+INSERT INTO names VALUES ('o', 'o', 'o', 'o', 'O', 5);
+INSERT INTO bans VALUES ('192.0.2.9');
+"""
+"""In its table m looked like rn, and U+03ED not like o."""
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Iterator[Registry]:
+    path = tmp_path / "old.db"
+    with sqlite3.connect(path) as old:
+        old.executescript(OLD)
+    old.close()
+    one = Registry(path)
+    yield one
+    one.close()
+
+
+@pytest.mark.attack(26)
+def test_names_of_an_older_version_are_compared_by_the_rules_of_this_one(older: Registry) -> None:
+    older.enter("Tom", "TOM", "192.0.2.1")
+    assert refusal(older, "T\u043em", "OTHER") == Code.NAME_OWNED
+    older.enter("Torn", "OTHER", "192.0.2.1")
+    assert older.names()[-1].since > 1
+    assert older.bans() == ["192.0.2.9"]
+
+
+def test_names_that_have_become_alike_stay_with_their_owners(older: Registry) -> None:
+    older.enter("\u03ed", "SHIMA", "192.0.2.1")
+    older.enter("o", "O", "192.0.2.1")
+    assert refusal(older, "\u03ed", "O") == Code.NAME_OWNED
+    assert refusal(older, "\u043e", "O") == Code.NAME_OWNED
+
+
+def test_file_is_renewed_once(older: Registry, tmp_path: Path) -> None:
+    older.enter("ann", "KEY", "192.0.2.1")
+    version = older.version()
+    again = Registry(tmp_path / "old.db")
+    assert owners(again) == owners(older)
+    assert len(owners(again)) == 6
+    assert older.version() == version
+    again.close()
+
+
 # --- another program that has the file --------------------------------------------------------
 
 
