@@ -41,11 +41,13 @@ chaos: .venv/dev
 .venv/run: .venv/bin/python pyproject.toml
 	@echo "setting up .venv, once"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[secure]'
+	@.venv/bin/python -m compileall -q greenchat
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml
 	@echo "setting up .venv for development, once"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@.venv/bin/python -m compileall -q greenchat
 	@touch $@ .venv/run
 
 .venv/fuzz: .venv/dev

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import cluster, fanout, latency, members, relay, report, scale, transfers
+from benchmarks import cluster, fanout, latency, members, relay, report, scale, start, transfers
 from benchmarks.processes import on_signals
 
 BENCHMARKS = {
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "transfers": transfers,
     "cluster": cluster,
     "scale": scale,
+    "start": start,
 }
 
 

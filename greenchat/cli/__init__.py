@@ -7,19 +7,32 @@ import argparse
 from collections.abc import Sequence
 
 from greenchat.cli.arguments import Parser
-from greenchat.cli.manage_names import names
-from greenchat.cli.manage_peers import fingerprint, peers
-from greenchat.cli.run_client import client
-from greenchat.cli.run_server import server
+from greenchat.lazy import lazy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from greenchat.cli.manage_names import names
+    from greenchat.cli.manage_peers import fingerprint, peers
+    from greenchat.cli.run_client import client
+    from greenchat.cli.run_server import server
 
 __all__ = ["client", "fingerprint", "main", "names", "peers", "server"]
 
+_COMMANDS = {
+    "server": "greenchat.cli.run_server",
+    "client": "greenchat.cli.run_client",
+    "names": "greenchat.cli.manage_names",
+    "peers": "greenchat.cli.manage_peers",
+    "fingerprint": "greenchat.cli.manage_peers",
+}
+_load, __dir__ = lazy(__name__, _COMMANDS)
+__getattr__ = _load
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``greenchat server ...``, ``greenchat client ...``, and what looks after names and keys."""
-    commands = {"server": server, "client": client, "names": names, "peers": peers, "fingerprint": fingerprint}
+    """Run the command that *arguments* name, ``greenchat server ...`` for one, and return its exit status."""
     parser = Parser(prog="greenchat", description="A chat room and a file exchange for the terminal.")
-    parser.add_argument("command", choices=commands, help="what to run; each has a --help of its own")
+    parser.add_argument("command", choices=_COMMANDS, help="what to run; each has a --help of its own")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
     chosen = parser.parse_args(arguments)
-    return commands[chosen.command](chosen.arguments, prog=f"greenchat {chosen.command}")
+    return int(_load(chosen.command)(chosen.arguments, prog=f"greenchat {chosen.command}"))

@@ -1,10 +1,10 @@
 """What arguments may be. Each function takes the text of one, or raises `argparse.ArgumentTypeError`."""
 
 import argparse
+import os
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from greenchat.backplane.clients import SCHEMES
 from greenchat.errors import BadName
 from greenchat.net import is_address, network
 from greenchat.protocol.limits import (
@@ -40,8 +40,25 @@ __all__ = [
 ]
 
 
+class _Formatter(argparse.HelpFormatter):
+    """A formatter as wide as the terminal.
+
+    By itself argparse asks shutil for the width, for each argument; to import that takes as long as all else here.
+    """
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = os.get_terminal_size(1).columns
+        except OSError:
+            columns = 80
+        super().__init__(prog, width=columns - 2)
+
+
 class Parser(argparse.ArgumentParser):
-    """One whose complaints are one line, and end the program with status 2."""
+    """A parser whose complaints are one line, and end the program with status 2."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_Formatter, **options)
 
     def error(self, message: str) -> NoReturn:
         """Say *message*, and where to find help."""
@@ -67,6 +84,8 @@ def banned(text: str) -> str:
 
 def backplane(text: str) -> str:
     """The url of a Redis; what is wrong with it is told without it, because it may have a password."""
+    from greenchat.backplane.clients import SCHEMES
+
     if text.partition("://")[0] in SCHEMES:
         return text
     raise argparse.ArgumentTypeError("that is no Redis: give redis://host:port, or another kind that the README names")

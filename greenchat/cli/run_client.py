@@ -5,6 +5,7 @@ import contextlib
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from greenchat.cli.arguments import (
     Parser,
@@ -21,14 +22,15 @@ from greenchat.cli.arguments import (
 from greenchat.cli.process import fill_standard_descriptors, on_signals, on_suspend, tell
 from greenchat.client import Accept, ChatClient, Route
 from greenchat.client.program import Program
-from greenchat.client.trust import Trust
 from greenchat.errors import SecurityError
 from greenchat.net import raise_descriptor_limit
 from greenchat.protocol.limits import DOWNLOADS, SHOWN_NAMES
-from greenchat.security.home import IDENTITY, KNOWN_PEERS, KNOWN_SERVERS, home
-from greenchat.security.keys import Identity
-from greenchat.security.known import Known
 from greenchat.transfer.share import shared_in
+
+if TYPE_CHECKING:  # only a client that encrypts needs these
+    from greenchat.client.trust import Trust
+    from greenchat.security.keys import Identity
+    from greenchat.security.known import Known
 
 __all__ = ["client"]
 
@@ -39,9 +41,7 @@ def client(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
     fill_standard_descriptors()
     raise_descriptor_limit()
     try:
-        trust = _trust(options)
-        identity = Identity(home() / IDENTITY) if trust else None
-        known_peers = Known(home() / KNOWN_PEERS) if trust else None
+        trust, identity, known_peers = _keys(options.fingerprint) if options.tls else (None, None, None)
     except SecurityError as error:
         tell(str(error))
         return 1
@@ -119,12 +119,16 @@ def _exposure(names: Sequence[str]) -> str:
     return f"this is your home directory: others may fetch {files} from it{named}; --share gives another"
 
 
-def _trust(options: argparse.Namespace) -> Trust | None:
-    """How the client knows its server, if it is to encrypt. Raises `SecurityError`."""
-    if not options.tls:
-        return None
+def _keys(pinned: str | None) -> "tuple[Trust, Identity, Known]":
+    """Return how the client knows its server, its own key, and the keys of others. Raises `SecurityError`."""
+    from greenchat.client.trust import Trust
+    from greenchat.security.home import IDENTITY, KNOWN_PEERS, KNOWN_SERVERS, home
+    from greenchat.security.keys import Identity
+    from greenchat.security.known import Known
 
     def on_new(who: str, mark: str) -> None:
         tell(f"from now on {who} is known by its fingerprint {mark}")
 
-    return Trust(Known(home() / KNOWN_SERVERS), options.fingerprint, on_new)
+    place = home()
+    trust = Trust(Known(place / KNOWN_SERVERS), pinned, on_new)
+    return trust, Identity(place / IDENTITY), Known(place / KNOWN_PEERS)

@@ -5,10 +5,10 @@ import contextlib
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gevent
 
-from greenchat.backplane.node import Node
 from greenchat.cli.arguments import Parser, backlog, backplane, count, directory, kept_size, member_rate, port
 from greenchat.cli.arguments import server as server_address
 from greenchat.cli.process import (
@@ -19,17 +19,16 @@ from greenchat.cli.process import (
     tell,
 )
 from greenchat.errors import GreenchatError, SecurityError
-from greenchat.log.database import Retention
-from greenchat.log.durable import DurableLogs
 from greenchat.log.log import Logs
 from greenchat.log.memory import MemoryLogs
 from greenchat.net import is_loopback, raise_descriptor_limit
 from greenchat.protocol.limits import HIGH_WATERMARK, KEPT_LINES, KEPT_SIZE
-from greenchat.security.home import NAMES, SERVER, home
-from greenchat.security.keys import key_file
 from greenchat.server import ChatServer
-from greenchat.server.certificate import Certificate
-from greenchat.server.registry import Registry
+
+if TYPE_CHECKING:  # parts that not every server needs are imported where they are used
+    from greenchat.backplane.node import Node
+    from greenchat.server.certificate import Certificate
+    from greenchat.server.registry import Registry
 
 __all__ = ["server"]
 
@@ -106,7 +105,7 @@ def _run(options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as parts:
         logs = parts.enter_context(contextlib.closing(_logs(options))) if not options.backplane else None
         node = parts.enter_context(contextlib.closing(_node(options))) if options.backplane else None
-        registry = parts.enter_context(contextlib.closing(Registry(home() / NAMES))) if certificate else None
+        registry = parts.enter_context(contextlib.closing(_registry())) if certificate else None
         return _serve(options, certificate, registry, logs, node)
 
 
@@ -114,22 +113,35 @@ def _logs(options: argparse.Namespace) -> Logs:
     """Where what is said is kept. Raises `LogError`."""
     if not options.data:
         return MemoryLogs()
+    from greenchat.log.database import Retention
+    from greenchat.log.durable import DurableLogs
+
     seconds = options.keep_days * 86400.0 if options.keep_days else None
     kept = Retention(options.keep_lines or KEPT_LINES, options.keep_size or KEPT_SIZE, seconds)
     return DurableLogs(Path(options.data), kept)
 
 
-def _node(options: argparse.Namespace) -> Node:
-    """This server as one of several. Raises `LogError`."""
+def _node(options: argparse.Namespace) -> "Node":
+    """Return this server as one of several. Raises `LogError`."""
+    from greenchat.backplane.node import Node
+
     return Node(options.backplane, options.keep_lines or KEPT_LINES)
+
+
+def _registry() -> "Registry":
+    """Open the registry of this machine's servers. Raises `SecurityError`."""
+    from greenchat.security.home import NAMES, home
+    from greenchat.server.registry import Registry
+
+    return Registry(home() / NAMES)
 
 
 def _serve(
     options: argparse.Namespace,
-    certificate: Certificate | None,
-    registry: Registry | None,
+    certificate: "Certificate | None",
+    registry: "Registry | None",
     logs: Logs | None,
-    node: Node | None,
+    node: "Node | None",
 ) -> int:
     chat = ChatServer(
         options.port, host=options.host, backlog=options.backlog, member_rate=options.member_rate,
@@ -157,17 +169,21 @@ def _end(chat: ChatServer) -> None:
         tell(f"waiting for {files} to be done; a second signal ends that")
 
 
-def _certificate(options: argparse.Namespace) -> Certificate | None:
-    """What the server shows, if it is to encrypt. Raises `SecurityError`."""
+def _certificate(options: argparse.Namespace) -> "Certificate | None":
+    """Load the certificate that the server shows, if it is to encrypt. Raises `SecurityError`."""
+    if not options.tls:
+        return None
+    from greenchat.security.home import SERVER, home
+    from greenchat.security.keys import key_file
+    from greenchat.server.certificate import Certificate
+
     if options.tls_cert:
         return Certificate(options.tls_cert, options.tls_key or options.tls_cert)
-    if options.tls:
-        path = key_file(home() / SERVER)
-        return Certificate(path, path)
-    return None
+    path = key_file(home() / SERVER)
+    return Certificate(path, path)
 
 
-def _load_again(certificate: Certificate) -> None:
+def _load_again(certificate: "Certificate") -> None:
     try:
         certificate.load()
     except SecurityError as error:

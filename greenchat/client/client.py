@@ -1,10 +1,12 @@
 """The chat client, to run or to embed."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import gevent
 from gevent.event import AsyncResult
@@ -18,7 +20,6 @@ from greenchat.client.inbox import Inbox
 from greenchat.client.peers import Peers
 from greenchat.client.routes import Route, Routes
 from greenchat.client.servers import Servers
-from greenchat.client.trust import Trust
 from greenchat.client.uploads import Served, Uploads
 from greenchat.errors import Code, GreenchatError, ServerGone, TransferError, known, sentence
 from greenchat.net import LOOPBACK, is_loopback
@@ -27,13 +28,16 @@ from greenchat.protocol.names import user_name
 from greenchat.protocol.records import Dial, Fail, Hello, List, Note, Private, Record, Rooms, Take, Undelivered, Want
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import VERSION, Event, Text, message_line
-from greenchat.security.keys import Identity
-from greenchat.security.known import Known
 from greenchat.security.proof import text_of
 from greenchat.threads import end
 from greenchat.transfer.destination import Destination
 from greenchat.transfer.moving import Traffic
 from greenchat.transfer.share import Share
+
+if TYPE_CHECKING:  # only a client that encrypts needs these
+    from greenchat.client.trust import Trust
+    from greenchat.security.keys import Identity
+    from greenchat.security.known import Known
 
 __all__ = ["ChatClient", "Message"]
 

@@ -1,9 +1,8 @@
 """The connection to the server, made again when it is lost."""
 
 import itertools
-import random
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import gevent
 from gevent.event import Event as Flag
@@ -17,7 +16,9 @@ from greenchat.protocol.limits import AWAY_SECONDS, GOODBYE_SECONDS, RECONNECT_D
 from greenchat.protocol.records import Ack, Error, Hello, Pong, Record
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import Event, Failure, Text
-from greenchat.security.keys import Identity
+
+if TYPE_CHECKING:
+    from greenchat.security.keys import Identity
 
 __all__ = ["Connection"]
 
@@ -74,7 +75,7 @@ class Connection:
         self._session = self._servers.reach()
         return self._session.local_host
 
-    def enter(self, hello: Hello, identity: Identity | None) -> str:
+    def enter(self, hello: Hello, identity: "Identity | None") -> str:
         """Be let in; the name as the server has it. Raises `ConnectError`, `Refused` or `SecurityError`."""
         assert self._session
         self._hello, self._identity = hello, identity
@@ -200,7 +201,9 @@ class Connection:
     def _come_back(self, told: Code) -> ServerGone | None:
         """Try until it works, or cannot any more; what it is that cannot. The user has been *told* of one reason."""
         for delay in itertools.chain(RECONNECT_DELAYS, itertools.repeat(RECONNECT_DELAYS[-1])):
-            about = random.uniform(1 - RECONNECT_JITTER, 1 + RECONNECT_JITTER)  # noqa: S311 - no secret
+            from random import uniform  # only who comes back needs it
+
+            about = uniform(1 - RECONNECT_JITTER, 1 + RECONNECT_JITTER)  # noqa: S311 - no secret
             if self._leaving.wait(delay * about):
                 break
             try:

@@ -3,7 +3,7 @@
 import enum
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import gevent
 
@@ -27,8 +27,7 @@ class Accept(enum.StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """May *requester*, who asks for *file*, and has a key with this *certificate* or none, fetch files?"""
 
     requester: str

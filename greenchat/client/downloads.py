@@ -1,12 +1,13 @@
 """Fetching files: asking for one, keeping what arrives, and trying again until it is whole."""
 
+from __future__ import annotations
+
 import contextlib
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import gevent
 from gevent.event import AsyncResult, Event
@@ -29,12 +30,13 @@ from greenchat.protocol.names import file_name, name_key
 from greenchat.protocol.records import Fail, File, Get, Got, Pull, Record, Take
 from greenchat.security.proof import certificate_of
 from greenchat.threads import call
-from greenchat.transfer.channel import Channel
-from greenchat.transfer.destination import Destination
-from greenchat.transfer.digest import choose
 from greenchat.transfer.moving import Moving, Traffic
-from greenchat.transfer.partial import Partial
-from greenchat.transfer.publish import Published
+
+if TYPE_CHECKING:  # what moves files is imported when the first one does
+    from greenchat.transfer.channel import Channel
+    from greenchat.transfer.destination import Destination
+    from greenchat.transfer.partial import Partial
+    from greenchat.transfer.publish import Published
 
 __all__ = ["Downloads", "Received"]
 
@@ -56,8 +58,7 @@ _AWAY: Final = frozenset({Code.UNKNOWN_OWNER, Code.OWNER_LEFT})
 """What may be better if the owner was here a moment ago."""
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """A file that arrived whole."""
 
     owner: str
@@ -207,6 +208,8 @@ class Downloads:
     def _attempt(self, owner: str, partial: Partial, take: Take, turn: int, into: Destination) -> Received:
         certificate = certificate_of(take.certificate) if take.certificate else b""
         self._peers.knows(owner, certificate)
+        from greenchat.transfer.digest import choose
+
         algorithm = choose(take.algorithms)
         prefix = call(self.pool, partial.begin, algorithm)
         pull = Pull(take.ticket, algorithm, partial.size, prefix if partial.size else "")

@@ -1,12 +1,14 @@
 """The other users of a server by their keys, as they were met before."""
 
-import shlex
+from typing import TYPE_CHECKING
 
 from greenchat.errors import Code, TransferError
 from greenchat.protocol.names import name_key
 from greenchat.protocol.text import safe_line
-from greenchat.security.known import Known
 from greenchat.security.tls import fingerprint
+
+if TYPE_CHECKING:
+    from greenchat.security.known import Known
 
 __all__ = ["Peers", "is_named"]
 
@@ -23,7 +25,7 @@ def _key(name: str) -> str:
 class Peers:
     """The users of *server*, as far as they are *known*; with no file to remember them in, nobody ever is."""
 
-    def __init__(self, known: Known | None, server: tuple[str, int]) -> None:
+    def __init__(self, known: "Known | None", server: tuple[str, int]) -> None:
         self._known = known
         self._server = server
 
@@ -36,10 +38,12 @@ class Peers:
             return False
         mark = self._known.find(self._who(name))
         if mark not in (None, fingerprint(certificate)):
+            from shlex import quote
+
             raise TransferError(
                 Code.KEY_CHANGED,
                 f"{name} has not the key that was known before, and may be somebody else;"
-                f" if {name} says that it is right: greenchat peers forget {shlex.quote(name)}",
+                f" if {name} says that it is right: greenchat peers forget {quote(name)}",
             )
         return mark is not None
 

@@ -3,8 +3,7 @@
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from greenchat.protocol.limits import MAX_NAME_CHARACTERS, RATE_SAMPLES, SHOWN_AFTER_SECONDS
 from greenchat.protocol.text import safe_line
@@ -18,8 +17,7 @@ _LONGEST_LEFT: Final = 100 * 3600.0
 """Seconds; who would have to wait longer is told nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One line in its parts, safe to show."""
 
     what: str

@@ -1,7 +1,6 @@
 """What a client has to know to come back: its position in the room's log, and what is not acknowledged yet."""
 
-import dataclasses
-import secrets
+import os
 from collections import deque
 from itertools import islice
 
@@ -18,7 +17,7 @@ class ResumeState:
     """Where a client is; what it says is kept until the server has acknowledged it, also by another connection."""
 
     def __init__(self) -> None:
-        self._session = secrets.token_hex(16)
+        self._session = os.urandom(16).hex()
         self._attempts = 0
         self._epoch = ""
         self._position = 0
@@ -46,10 +45,9 @@ class ResumeState:
     def fill(self, hello: Hello) -> Hello:
         """Return *hello* with the state of the session, for the next connection that is tried."""
         self._attempts += 1
-        return dataclasses.replace(
-            hello, session=self._session, epoch=self._epoch, position=self._position, said=self._said,
-            attempt=self._attempts,
-        )  # fmt: skip
+        return hello.replace(
+            session=self._session, epoch=self._epoch, position=self._position, said=self._said, attempt=self._attempts
+        )
 
     def enter(self, welcome: Welcome) -> int | None:
         """Go on where the server says; how many lines are lost, or None if that can't be known.

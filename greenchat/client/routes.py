@@ -1,10 +1,12 @@
 """The ways from a client to the owner of a file: directly, or through the server's relay."""
 
+from __future__ import annotations
+
 import contextlib
 import enum
 import functools
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from greenchat.client.servers import Servers
 from greenchat.client.session import connect
@@ -21,10 +23,12 @@ from greenchat.protocol.limits import (
     SLOWEST_DISK,
 )
 from greenchat.protocol.records import File, Pull, Secure, Take
-from greenchat.security.keys import Identity
 from greenchat.security.proof import certificate_of, transfer_of
 from greenchat.security.tls import pair_context
-from greenchat.transfer.channel import Channel
+
+if TYPE_CHECKING:  # what moves files is imported when the first one does
+    from greenchat.security.keys import Identity
+    from greenchat.transfer.channel import Channel
 
 __all__ = ["Route", "Routes"]
 
@@ -99,6 +103,8 @@ class Routes:
         if self._identity is None and not is_loopback(sock.getpeername()[0]):  # nothing would be encrypted
             sock.close()
             raise TransferError(Code.NO_KEY)
+        from greenchat.transfer.channel import Channel
+
         channel = Channel(sock)
         self._channels.add(channel)
         return channel

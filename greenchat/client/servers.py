@@ -1,11 +1,14 @@
 """The servers of a chat: one, or several that are all the same chat, tried in turn."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from greenchat.client.session import Session, connect
-from greenchat.client.trust import Trust
 from greenchat.errors import Code, ConnectError
 from greenchat.net import is_loopback
+
+if TYPE_CHECKING:
+    from greenchat.client.trust import Trust
 
 __all__ = ["Servers"]
 
@@ -17,7 +20,7 @@ class Servers:
     machine, unless *insecure* says that anybody on the way may read and change what is said.
     """
 
-    def __init__(self, addresses: Sequence[tuple[str, int]], trust: Trust | None, *, insecure: bool) -> None:
+    def __init__(self, addresses: Sequence[tuple[str, int]], trust: "Trust | None", *, insecure: bool) -> None:
         # One server has one name in what is remembered.
         self._addresses = [(host.lower().removesuffix("."), port) for host, port in addresses]
         self._trust = trust

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent import socket
@@ -22,9 +23,10 @@ from greenchat.protocol.limits import (
 )
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import ClientWire, Event, Failure
-from greenchat.security.keys import Identity
-from greenchat.security.proof import prove
-from greenchat.security.tls import Tls
+
+if TYPE_CHECKING:  # only a client that encrypts needs these
+    from greenchat.security.keys import Identity
+    from greenchat.security.tls import Tls
 
 __all__ = ["Session", "connect"]
 
@@ -48,7 +50,7 @@ def connect(host: str, port: int, seconds: float = CONNECT_SECONDS) -> socket.so
 class Session:
     """One connection to a server, perhaps encrypted; any greenlet may send, one receives."""
 
-    def __init__(self, sock: socket.socket, tls: Tls | None = None) -> None:
+    def __init__(self, sock: socket.socket, tls: "Tls | None" = None) -> None:
         self.heartbeat = False
         """Whether a server that is silent is asked whether it is there, and counts as gone if it does not answer."""
         self._sock = sock
@@ -63,7 +65,7 @@ class Session:
         """This machine's address as the connection has it, and so as the server can reach it."""
         return str(self._sock.getsockname()[0])
 
-    def hello(self, hello: records.Hello, identity: Identity | None = None) -> records.Welcome:
+    def hello(self, hello: records.Hello, identity: "Identity | None" = None) -> records.Welcome:
         """Ask to be let in, and prove to be who has this *identity*; the server's welcome.
 
         Raises `Refused`, `ConnectError` or `SecurityError`.
@@ -71,6 +73,8 @@ class Session:
         self.send(encode(hello))
         answer = self._answer()
         if isinstance(answer, records.Challenge) and identity and self._tls:
+            from greenchat.security.proof import prove
+
             self.send(encode(records.Proof(prove(identity, answer.nonce, self._tls.peer(), hello.name))))
             answer = self._answer()
         match answer:

@@ -1,11 +1,12 @@
 """Serving files: who may fetch what, over the client's own listener or through the server's relay."""
 
+from __future__ import annotations
+
 import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gevent
 from gevent import socket
@@ -29,20 +30,20 @@ from greenchat.protocol.limits import (
     TICKET_SECONDS,
 )
 from greenchat.protocol.records import Dial, Have, Pull, Record, Refuse, Secure, Want
-from greenchat.security.keys import Identity
 from greenchat.security.proof import certificate_of, transfer_of
 from greenchat.security.tls import pair_context
 from greenchat.threads import end
-from greenchat.transfer.channel import Channel
-from greenchat.transfer.digest import ALGORITHMS
 from greenchat.transfer.moving import Moving, Traffic
 from greenchat.transfer.share import Share, SharedFile
+
+if TYPE_CHECKING:  # what moves files is imported when the first one does
+    from greenchat.security.keys import Identity
+    from greenchat.transfer.channel import Channel
 
 __all__ = ["Served", "Uploads"]
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(NamedTuple):
     """A file that somebody fetched from this client, or tried to."""
 
     requester: str
@@ -52,13 +53,12 @@ class Served:
     """Why it did not arrive, if it did not."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Offer:
+class _Offer(NamedTuple):
     requester: str
     file: str
-    certificate: bytes = b""
-    """The requester's, where all is encrypted."""
-    made: float = field(default_factory=time.monotonic)
+    certificate: bytes
+    """The requester's, where all is encrypted; else empty."""
+    made: float
 
     def expired(self) -> bool:
         return time.monotonic() - self.made > TICKET_SECONDS
@@ -119,8 +119,10 @@ class Uploads:
             self._tell(Refuse(want.ticket, error.code, sentence(error.code)))
             self._warn(want, error)
             return
+        from greenchat.transfer.digest import ALGORITHMS
+
         self._forget_old_offers()
-        self._offers[transfer_of(want.ticket)] = _Offer(want.requester, want.file, certificate)
+        self._offers[transfer_of(want.ticket)] = _Offer(want.requester, want.file, certificate, time.monotonic())
         self._tell(Have(want.ticket, size, ALGORITHMS))
 
     def dial(self, dial: Dial) -> None:
@@ -169,11 +171,15 @@ class Uploads:
     def _accept(self, sock: socket.socket, _address: tuple[Any, ...]) -> None:
         if len(self._strangers) >= MAX_STRANGERS:
             next(iter(self._strangers)).abort()  # the oldest, who has said nothing for longest
+        from greenchat.transfer.channel import Channel
+
         channel = Channel(sock)
         self._strangers[channel] = None
         self._accepted.spawn(self._serve, channel).join()
 
     def _serve_relayed(self, key: str) -> None:
+        from greenchat.transfer.channel import Channel
+
         with contextlib.suppress(GreenchatError):
             channel = Channel(connect(*self._servers.address))
             try:

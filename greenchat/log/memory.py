@@ -1,6 +1,6 @@
 """Logs in memory, which forget all with the process."""
 
-import secrets
+import os
 from collections.abc import Callable
 
 from gevent import get_hub
@@ -15,7 +15,7 @@ class MemoryLog:
     """Tells its *audience* of each entry at once."""
 
     def __init__(self, memory: Memory, audience: Audience) -> None:
-        self.epoch = secrets.token_hex(8)
+        self.epoch = os.urandom(8).hex()
         self.position = 0
         self._memory = memory
         self._audience = audience

@@ -1,9 +1,8 @@
 """Records as lines: SOH, one flat JSON object whose ``t`` names the kind, LF."""
 
-import dataclasses
 import json
 from collections.abc import Callable
-from typing import Any, Final, get_type_hints
+from typing import Any, Final
 
 from greenchat.errors import Code, ProtocolError
 from greenchat.protocol.limits import MAX_ALGORITHM_NAME, MAX_ALGORITHMS, MAX_LINE, MAX_NUMBER
@@ -54,12 +53,7 @@ _READERS: Final[dict[object, Callable[[Any], object]]] = {
 }
 
 _FIELDS: Final[dict[type[Record], dict[str, Callable[[Any], object]]]] = {
-    kind: {name: _READERS[hint] for name, hint in get_type_hints(kind).items()} for kind in Record.__subclasses__()
-}
-
-_DEFAULTS: Final[dict[type[Record], dict[str, object]]] = {
-    kind: {each.name: each.default for each in dataclasses.fields(kind) if each.default is not dataclasses.MISSING}
-    for kind in _FIELDS
+    kind: {name: _READERS[hint] for name, hint in kind.FIELDS.items()} for kind in Record.__subclasses__()
 }
 
 _KINDS: Final[dict[str, type[Record]]] = {kind.__name__.lower(): kind for kind in _FIELDS}
@@ -70,7 +64,7 @@ def encode(record: Record) -> bytes:
     kind = type(record)
     try:
         fields = {name: read(getattr(record, name)) for name, read in _FIELDS[kind].items()}
-        fields = {name: value for name, value in fields.items() if _DEFAULTS[kind].get(name) != value}
+        fields = {name: value for name, value in fields.items() if kind.DEFAULTS.get(name) != value}
     except ValueError:  # a number out of range, or a text with a lone surrogate
         raise ProtocolError(Code.BAD_RECORD) from None
     line = SOH + json.dumps({"t": kind.__name__.lower()} | fields, separators=(",", ":")).encode()
@@ -90,7 +84,7 @@ def decode(line: bytes) -> Record | None:
         kind = _KINDS.get(_string(fields["t"]))
         if kind is None:
             return None
-        fields = _DEFAULTS[kind] | fields
+        fields = kind.DEFAULTS | fields
         return kind(**{name: read(fields[name]) for name, read in _FIELDS[kind].items()})
     # in this order: not JSON, or a wrong value; a wrong shape; a missing field; nested too deep
     except (ValueError, TypeError, KeyError, RecursionError):

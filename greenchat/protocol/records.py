@@ -1,7 +1,6 @@
 """The control records, a class for each kind; `greenchat.protocol.codec` makes lines of them."""
 
-import dataclasses
-from typing import TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias, dataclass_transform
 
 __all__ = [
     "Ack",
@@ -50,15 +49,54 @@ Algorithms: TypeAlias = tuple[str, ...]
 """Names of digest algorithms, the one that is liked best first."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass_transform(frozen_default=True)
 class Record:
-    """One control record; its fields are the JSON object's. One that has its default value is left out."""
+    """One control record, immutable; its fields are the JSON object's. One that has its default value is left out.
+
+    A kind is written and used as a frozen dataclass would be. It is none, because `dataclasses` compiles code for each:
+    for all kinds that took as long as all else that a client imports from this package.
+    """
+
+    FIELDS: ClassVar[dict[str, Any]] = {}
+    """The type of each field, in the order of the arguments."""
+    DEFAULTS: ClassVar[dict[str, Any]] = {}
+
+    def __init_subclass__(cls) -> None:
+        cls.FIELDS = cls.__annotations__
+        cls.DEFAULTS = {name: vars(cls)[name] for name in cls.FIELDS if name in vars(cls)}
+        cls.__match_args__ = tuple(cls.FIELDS)  # type: ignore[attr-defined,misc]  # as a dataclass has it
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        fields = vars(self)
+        fields.update(self.DEFAULTS)
+        fields.update(zip(self.FIELDS, values, strict=False))
+        fields.update(named)
+        if fields.keys() != self.FIELDS.keys() or len(values) + len(named) > len(fields):
+            raise TypeError(f"{type(self).__name__} takes {', '.join(self.FIELDS) or 'nothing'}")
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a record with these *changes*."""
+        return type(self)(**vars(self) | changes)
+
+    def __eq__(self, other: object) -> bool:
+        return vars(self) == vars(other) if type(self) is type(other) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(vars(self)[name] for name in self.FIELDS)))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={vars(self)[name]!r}' for name in self.FIELDS)})"
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable")
 
 
 # --- the chat connection: client to server ----------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
 class Hello(Record):
     """The first line of a client: its protocol version, its user's name, its port for file requests (0: none).
 
@@ -83,14 +121,12 @@ class Hello(Record):
     attempt: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
 class Proof(Record):
     """Shows that the client has the key of the certificate that it named: a *signature*, in base64."""
 
     signature: str
 
 
-@dataclasses.dataclass(frozen=True)
 class Get(Record):
     """Asks for *owner*'s *file*; *id* is the client's own number for the request."""
 
@@ -99,12 +135,10 @@ class Get(Record):
     file: str
 
 
-@dataclasses.dataclass(frozen=True)
 class List(Record):
     """Asks for the rooms that there are."""
 
 
-@dataclasses.dataclass(frozen=True)
 class Private(Record):
     """A message for one user alone: *who* it is to, when it is sent, and who it is from, when it is received."""
 
@@ -112,12 +146,10 @@ class Private(Record):
     text: str
 
 
-@dataclasses.dataclass(frozen=True)
 class Ping(Record):
     """Asks whether the server is there."""
 
 
-@dataclasses.dataclass(frozen=True)
 class Have(Record):
     """The owner has the file that *ticket* is for, and will hand it to who shows that ticket; its digests."""
 
@@ -126,7 +158,6 @@ class Have(Record):
     algorithms: Algorithms
 
 
-@dataclasses.dataclass(frozen=True)
 class Refuse(Record):
     """The owner has no such file to give."""
 
@@ -135,7 +166,6 @@ class Refuse(Record):
     text: str
 
 
-@dataclasses.dataclass(frozen=True)
 class Relay(Record):
     """The first line of a data connection to the server; *key* says of which transfer it is which side."""
 
@@ -145,7 +175,6 @@ class Relay(Record):
 # --- the chat connection: server to client ----------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
 class Welcome(Record):
     """The client is in the room, under *name*, and the two speak version *v*.
 
@@ -160,7 +189,6 @@ class Welcome(Record):
     said: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
 class Ack(Record):
     """Here is the place of the client's next *lines*, with which it has *said* so many; to one with a session."""
 
@@ -168,12 +196,10 @@ class Ack(Record):
     said: int
 
 
-@dataclasses.dataclass(frozen=True)
 class Pong(Record):
     """Answers `Ping`: the server is there."""
 
 
-@dataclasses.dataclass(frozen=True)
 class Rooms(Record):
     """Some of the *rooms* with somebody in them, by name, and how many there are; then come *more*, or none."""
 
@@ -181,14 +207,12 @@ class Rooms(Record):
     more: int
 
 
-@dataclasses.dataclass(frozen=True)
 class Challenge(Record):
     """Asks the client for a `Proof` about this *nonce*, which is in hexadecimal."""
 
     nonce: str
 
 
-@dataclasses.dataclass(frozen=True)
 class Refused(Record):
     """The client is not let in; the connection ends."""
 
@@ -196,7 +220,6 @@ class Refused(Record):
     text: str
 
 
-@dataclasses.dataclass(frozen=True)
 class Error(Record):
     """The server's last words on a connection."""
 
@@ -204,7 +227,6 @@ class Error(Record):
     text: str
 
 
-@dataclasses.dataclass(frozen=True)
 class Want(Record):
     """Asks an owner for *file*, on behalf of *requester*, who will show *ticket*, and a *certificate* if it has one."""
 
@@ -214,7 +236,6 @@ class Want(Record):
     certificate: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
 class Take(Record):
     """The requester may fetch its request *id*: at a *direct* address, or relayed, with *key*.
 
@@ -233,7 +254,6 @@ class Take(Record):
     relay: Addresses = ()
 
 
-@dataclasses.dataclass(frozen=True)
 class Fail(Record):
     """The request *id* came to nothing."""
 
@@ -242,7 +262,6 @@ class Fail(Record):
     text: str
 
 
-@dataclasses.dataclass(frozen=True)
 class Undelivered(Record):
     """The last private message to *who* came to nothing."""
 
@@ -251,7 +270,6 @@ class Undelivered(Record):
     text: str
 
 
-@dataclasses.dataclass(frozen=True)
 class Note(Record):
     """Something about the server that the user may want to know; nothing ends by it."""
 
@@ -259,7 +277,6 @@ class Note(Record):
     text: str
 
 
-@dataclasses.dataclass(frozen=True)
 class Dial(Record):
     """Asks the owner of the file that *ticket* is for to join a relayed connection, with *key*."""
 
@@ -267,7 +284,6 @@ class Dial(Record):
     key: str
 
 
-@dataclasses.dataclass(frozen=True)
 class Go(Record):
     """The two sides of a relayed connection are joined; the server is silent from here on."""
 
@@ -275,14 +291,12 @@ class Go(Record):
 # --- the data connection ----------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
 class Secure(Record):
     """From here on all is encrypted, for the *transfer* whose ticket has this SHA-256, in hexadecimal."""
 
     transfer: str
 
 
-@dataclasses.dataclass(frozen=True)
 class Pull(Record):
     """Asks for the file that *ticket* is for, from *offset* on, if the bytes before have the digest *prefix*.
 
@@ -295,12 +309,10 @@ class Pull(Record):
     prefix: str
 
 
-@dataclasses.dataclass(frozen=True)
 class Wait(Record):
     """More time, please: the owner is still reading the part that the requester has."""
 
 
-@dataclasses.dataclass(frozen=True)
 class File(Record):
     """The file has *size* bytes; those from *offset* on follow, which is where the requester asked for, or 0."""
 
@@ -308,14 +320,12 @@ class File(Record):
     offset: int
 
 
-@dataclasses.dataclass(frozen=True)
 class Done(Record):
     """The bytes are all sent; *digest*, in hexadecimal, is that of the whole file."""
 
     digest: str
 
 
-@dataclasses.dataclass(frozen=True)
 class Sorry(Record):
     """The owner gives up, instead of `File` or instead of `Done`."""
 
@@ -323,7 +333,6 @@ class Sorry(Record):
     text: str
 
 
-@dataclasses.dataclass(frozen=True)
 class Got(Record):
     """The requester has the file, under its name, with this *digest*."""
 

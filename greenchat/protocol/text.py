@@ -81,4 +81,6 @@ def _picture(point: int) -> str:
     return "\u2421" if point == 0x7F else "\ufffd"
 
 
-_VISIBLE_BEYOND: Final = {point: _picture(point) for point in range(0x80, 0x2070) if _UNSAFE_BEYOND.match(chr(point))}
+_VISIBLE_BEYOND: Final = {
+    ord(unsafe): _picture(ord(unsafe)) for unsafe in _UNSAFE_BEYOND.findall("".join(map(chr, range(0x80, 0x2070))))
+}

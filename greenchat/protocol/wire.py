@@ -12,12 +12,10 @@ All that changes a connection's state is in this file. Text goes through a block
 a block is checked, made safe and handed on as one `bytes`, however many lines it holds.
 """
 
-import dataclasses
 import enum
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from greenchat.errors import Code, GreenchatError, ProtocolError, sentence
 from greenchat.protocol.codec import SOH, decode, encode
@@ -80,22 +78,19 @@ class State(enum.Enum):
     ENDED = enum.auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Guest:
+class Guest(NamedTuple):
     """The first line was a bare name: the peer is a person with netcat, say."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """One or more whole lines, each ended by LF, valid UTF-8 and safe to show."""
 
     block: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """The peer broke a rule, and nothing more can be read from it."""
 
     code: Code
@@ -276,7 +271,7 @@ class ServerWire(_Wire):
         if hello.said > MAX_SAID:
             raise ProtocolError(Code.BAD_RECORD)
         room = user_name(hello.room) if hello.room else ""
-        return dataclasses.replace(hello, v=min(hello.v, VERSION), name=user_name(hello.name), room=room)
+        return hello.replace(v=min(hello.v, VERSION), name=user_name(hello.name), room=room)
 
     def welcome(self, hello: Hello, epoch: str = "", position: int = 0, said: int = 0) -> bytes:
         """Lets the client of *hello* in: from now on its errors are `Error`, no longer `Refused`.
@@ -337,7 +332,7 @@ class ClientWire(_Wire):
         if not 1 <= welcome.v <= VERSION:
             raise ProtocolError(Code.BAD_VERSION)
         self.state = State.CLIENT
-        return dataclasses.replace(welcome, name=user_name(welcome.name))
+        return welcome.replace(name=user_name(welcome.name))
 
     def _accept(self, record: Record) -> Event:
         if isinstance(record, Error):

@@ -1,13 +1,15 @@
 """What a client signs to prove to a server who it is: of no use anywhere else, nor a second time."""
 
 import hashlib
-import secrets
+import os
 from base64 import b64decode, b64encode
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from greenchat.errors import Code, ProtocolError
 from greenchat.protocol.limits import MAX_CERTIFICATE
-from greenchat.security.keys import Identity, signed_by
+
+if TYPE_CHECKING:
+    from greenchat.security.keys import Identity
 
 __all__ = ["certificate_of", "is_proof", "new_nonce", "prove", "text_of", "transfer_of"]
 
@@ -16,8 +18,8 @@ _PURPOSE: Final = b"greenchat: this is my name, version 1\0"
 
 
 def new_nonce() -> str:
-    """256 random bits, in hexadecimal."""
-    return secrets.token_hex(32)
+    """Return 256 random bits, in hexadecimal."""
+    return os.urandom(32).hex()
 
 
 def text_of(certificate: bytes) -> str:
@@ -41,13 +43,15 @@ def transfer_of(ticket: str) -> str:
     return hashlib.sha256(ticket.encode()).hexdigest()
 
 
-def prove(identity: Identity, nonce: str, server: bytes, name: str) -> str:
+def prove(identity: "Identity", nonce: str, server: bytes, name: str) -> str:
     """The signature that a record has, for the *server* with this certificate, which asked with *nonce*."""
     return b64encode(identity.sign(_message(nonce, server, name))).decode()
 
 
 def is_proof(signature: str, certificate: bytes, nonce: str, server: bytes, name: str) -> bool:
-    """Whether who has *certificate*'s key signed this."""
+    """Return whether the key of *certificate* signed this."""
+    from greenchat.security.keys import signed_by
+
     try:
         return signed_by(certificate, b64decode(signature, validate=True), _message(nonce, server, name))
     except ValueError:

@@ -7,10 +7,12 @@ import ssl
 from base64 import b32encode, b64decode, b64encode
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from greenchat.errors import Code, ConnectError, ProtocolError
-from greenchat.security.keys import Identity
+
+if TYPE_CHECKING:
+    from greenchat.security.keys import Identity
 
 __all__ = ["ALERT", "HANDSHAKE", "Tls", "client_context", "fingerprint", "pair_context", "server_context", "short"]
 
@@ -55,7 +57,7 @@ def _no_password() -> str:
     return ""  # rather than to ask on the terminal, and to wait there
 
 
-def pair_context(identity: Identity, peer: bytes, *, server: bool) -> ssl.SSLContext:
+def pair_context(identity: "Identity", peer: bytes, *, server: bool) -> ssl.SSLContext:
     """For one end of a connection between two who know each other's certificates; *peer* is the other's, in DER.
 
     The end that is connected to is the *server*. Raises `ProtocolError` if the other's is no certificate.

@@ -2,13 +2,16 @@
 
 import contextlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from gevent import socket
 from gevent.lock import BoundedSemaphore
 
 from greenchat.net import Reader, next_turn, send_now
 from greenchat.security.tls import HANDSHAKE, Tls
-from greenchat.server.certificate import Certificate
+
+if TYPE_CHECKING:  # only a server that encrypts needs it
+    from greenchat.server.certificate import Certificate
 
 __all__ = ["Inlet"]
 
@@ -26,7 +29,7 @@ class Inlet:
     __slots__ = ("_begun", "_certificate", "_on_encrypted", "_reader", "_sock", "shown", "tls")
 
     def __init__(
-        self, sock: socket.socket, certificate: Certificate | None, on_encrypted: Callable[[Tls], object]
+        self, sock: socket.socket, certificate: "Certificate | None", on_encrypted: Callable[[Tls], object]
     ) -> None:
         self.tls: Tls | None = None
         self.shown = b""

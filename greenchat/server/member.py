@@ -1,8 +1,8 @@
 """A user who is here, under a name and in a room: a guest or a client, whatever its connection is like."""
 
 import contextlib
+from typing import TYPE_CHECKING
 
-from greenchat.backplane.leases import Lease
 from greenchat.errors import Code, Refused, sentence
 from greenchat.log.log import Entry
 from greenchat.protocol.codec import encode
@@ -14,6 +14,9 @@ from greenchat.server.outbox import Outbox
 from greenchat.server.private import pass_on
 from greenchat.server.resume import new_origin, origin_of, replay, resume_position
 from greenchat.server.room import Room
+
+if TYPE_CHECKING:  # only a server that is one of several needs it
+    from greenchat.backplane.leases import Lease
 
 __all__ = ["Member", "holder_of"]
 

@@ -4,13 +4,13 @@ import itertools
 import logging
 import os
 import signal
-import subprocess
+import struct
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import gevent
 from gevent import socket
@@ -19,9 +19,20 @@ from gevent.lock import BoundedSemaphore
 import greenchat
 from greenchat.errors import Code, TransferError
 from greenchat.protocol.limits import GOODBYE_SECONDS, MAX_RELAYS, MAX_RELAYS_EACH
-from greenchat.server.relay_worker import ENDED, IGNORED, JOIN
 
-__all__ = ["RelayRoom", "Users"]
+if TYPE_CHECKING:
+    import subprocess
+
+__all__ = ["ENDED", "IGNORED", "JOIN", "RelayRoom", "Users"]
+
+JOIN: Final = struct.Struct("=II")
+"""To the worker, with two descriptors: the pair's number, and the group with which it shares."""
+
+ENDED: Final = struct.Struct("=I")
+"""From the worker: the number of a pair that is closed."""
+
+IGNORED: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
+"""Signals that end the server and not the worker, which goes on while the server waits for transfers."""
 
 Users = tuple[str, str]
 """The requester and the owner of a transfer."""
@@ -177,12 +188,14 @@ class _Worker:
             self._on_end(users)
 
 
-def _start_process(boss: int) -> subprocess.Popen[bytes]:
+def _start_process(boss: int) -> "subprocess.Popen[bytes]":
     """Begin it with the socket *boss* as its standard input, and where no signal for the server's terminal reaches it.
 
     It finds its modules where this process finds them, but for the directory that it happens to run in. Signals for the
     server's whole group wait until it ignores them.
     """
+    import subprocess
+
     path = [*filter(os.path.isabs, sys.path), str(Path(greenchat.__file__).resolve().parent.parent)]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
     try:

@@ -7,7 +7,6 @@ that does.
 import contextlib
 import os
 import signal
-import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,18 +18,10 @@ from gevent.queue import Queue
 
 from greenchat.net import READ, WRITE
 from greenchat.protocol.limits import BULK, MAX_RELAYS, MIN_STEP, PIPE_SIZE, PIPES_SIZE, RELAY_IDLE_SECONDS
+from greenchat.server.relay import ENDED, IGNORED, JOIN
 from greenchat.transfer.pump import Mover, new_mover
 
-__all__ = ["ENDED", "IGNORED", "JOIN", "Worker"]
-
-JOIN: Final = struct.Struct("=II")
-"""To the worker, with two descriptors: the pair's number, and the group with which it shares."""
-
-ENDED: Final = struct.Struct("=I")
-"""From the worker: the number of a pair that is closed."""
-
-IGNORED: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
-"""What ends the server is not for the worker: it goes on while the server waits for transfers to be done."""
+__all__ = ["Worker"]
 
 _PATIENCE: Final = 0.005
 """Seconds that a few bytes may lie in a socket while much at once is expected of it."""

@@ -72,7 +72,7 @@ class _RemoteUser:
     def tell(self, record: Record) -> None:
         """Send *record* by its node."""
         if isinstance(record, Take):
-            record = dataclasses.replace(record, relay=self.remote.addresses)
+            record = record.replace(relay=self.remote.addresses)
         self.remote.send(self, record)
 
 

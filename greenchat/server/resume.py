@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-import secrets
+import os
 from collections.abc import Iterator
 
 from greenchat.errors import Code, Refused
@@ -13,7 +13,7 @@ from greenchat.protocol.records import Hello
 
 __all__ = ["new_origin", "origin_of", "replay", "resume_position"]
 
-_run = secrets.token_hex(4)
+_run = os.urandom(4).hex()
 _numbers = itertools.count()
 
 

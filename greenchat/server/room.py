@@ -8,7 +8,6 @@ hands each member the bytes. Where its own lines have their place, a member may 
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import gevent
@@ -62,14 +61,14 @@ class Member(Protocol):
         """Sends bytes without ever waiting and without raising."""
 
 
-@dataclass(slots=True)
 class Budget:
-    """What one turn of the loop may take, in all rooms together."""
+    """The bytes that all rooms together may send in one turn of the loop."""
 
-    handed_out: int = 0
-    """Bytes, to all members together, that are of no flood."""
-    flooding: BoundedSemaphore = field(default_factory=BoundedSemaphore)
-    """For one flood at a time."""
+    def __init__(self) -> None:
+        self.handed_out = 0
+        """Bytes, to all members together, that are of no flood."""
+        self.flooding = BoundedSemaphore()
+        """For one flood at a time."""
 
     def take(self, cost: int) -> bool:
         """Have so many bytes more be handed out in this turn; whether there is room for them."""

@@ -2,14 +2,13 @@
 
 import contextlib
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import gevent
 from gevent import socket
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
-from greenchat.backplane.node import Node
 from greenchat.errors import Code, ListenError, Refused
 from greenchat.log.log import Logs
 from greenchat.log.memory import MemoryLogs
@@ -18,18 +17,20 @@ from greenchat.protocol.limits import DRAIN_SECONDS, FLUSH_SECONDS, HIGH_WATERMA
 from greenchat.protocol.records import Addresses
 from greenchat.protocol.wire import ServerWire
 from greenchat.server.admission import Admission
-from greenchat.server.bans import watch_bans
-from greenchat.server.certificate import Certificate
 from greenchat.server.context import ServerContext
 from greenchat.server.directory import Directory
-from greenchat.server.door import Door
 from greenchat.server.pace import Pace
-from greenchat.server.registry import Registry
 from greenchat.server.relay import RelayRoom
-from greenchat.server.remote import RemoteUsers
 from greenchat.server.rooms import Rooms
 from greenchat.server.session import Session
 from greenchat.server.tickets import Party, TicketOffice
+
+if TYPE_CHECKING:  # not every server needs these, and each takes a while to import
+    from greenchat.backplane.node import Node
+    from greenchat.server.certificate import Certificate
+    from greenchat.server.door import Door
+    from greenchat.server.registry import Registry
+    from greenchat.server.remote import RemoteUsers
 
 __all__ = ["ChatServer"]
 
@@ -65,12 +66,12 @@ class ChatServer:
         host: str | None = None,
         backlog: int = HIGH_WATERMARK,
         member_rate: int | None = None,
-        certificate: Certificate | None = None,
-        registry: Registry | None = None,
+        certificate: "Certificate | None" = None,
+        registry: "Registry | None" = None,
         members_only: bool = False,
         insecure: bool = False,
         logs: Logs | None = None,
-        node: Node | None = None,
+        node: "Node | None" = None,
         advertise: Addresses = (),
     ) -> None:
         if (registry and not certificate) or (members_only and not registry):
@@ -80,9 +81,7 @@ class ChatServer:
         self._member_rate = member_rate
         self._certificate = certificate
         self._registry = registry
-        self._door: Door | None = None
-        if certificate and registry:
-            self._door = Door(registry, members_only=members_only)
+        self._door = _door(registry, members_only=members_only) if certificate and registry else None
         self._insecure = insecure
         self._node = node
         self._advertise = advertise
@@ -112,6 +111,8 @@ class ChatServer:
         for listener in self._listeners:
             listener.start()
         if self._door and self._registry:
+            from greenchat.server.bans import watch_bans
+
             self._watching = gevent.spawn(watch_bans, self._registry, self._sessions.keys)
         self._serving = True
 
@@ -188,13 +189,15 @@ class ChatServer:
             self._join(directory),
         )
 
-    def _join(self, directory: Directory[Party]) -> RemoteUsers | None:
+    def _join(self, directory: Directory[Party]) -> "RemoteUsers | None":
         """Be one chat with others. Raises `LogError`, or `ListenError` if they would not find this server."""
         if not self._node:
             return None
         addresses = self._advertise or tuple((host, self.port) for host in self.hosts)
         if any(host in _ANYWHERE for host, _ in addresses):
             raise ListenError(Code.CANNOT_LISTEN, "others have to know where to reach this server: give --advertise")
+        from greenchat.server.remote import RemoteUsers
+
         remote = RemoteUsers(self._node, directory, self._office, self._rooms, addresses)
         self._node.start()
         return remote
@@ -233,3 +236,9 @@ class ChatServer:
         finally:
             del self._sessions[session]
             self._context.admission.leave(session)
+
+
+def _door(registry: "Registry", *, members_only: bool) -> "Door":
+    from greenchat.server.door import Door
+
+    return Door(registry, members_only=members_only)

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import gevent
 from gevent import get_hub, socket
@@ -23,10 +23,12 @@ from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import Event, Failure, Guest, ServerWire, State
 from greenchat.security.tls import Tls
 from greenchat.server.context import ServerContext
-from greenchat.server.door import Claim
 from greenchat.server.inlet import Inlet
 from greenchat.server.member import Member, holder_of
 from greenchat.server.outbox import Outbox
+
+if TYPE_CHECKING:  # only a server with a registry needs it
+    from greenchat.server.door import Claim
 
 __all__ = ["Session"]
 
@@ -176,7 +178,7 @@ class Session:
             case _:
                 raise ProtocolError(Code.UNEXPECTED)
 
-    def _enter_by(self, claim: Claim, proof: Proof) -> None:
+    def _enter_by(self, claim: "Claim", proof: Proof) -> None:
         """Admit a client that has proved to own its name, or to be its first owner. Raises `Refused`.
 
         A name that a guest has at the moment does not become its own.

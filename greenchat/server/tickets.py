@@ -6,9 +6,8 @@ requester ─relay─▶ office ──dial──▶ owner ─relay─▶ office:
 """
 
 import contextlib
-import secrets
+import os
 from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import gevent
@@ -43,23 +42,23 @@ class Party(Protocol):
 
 
 def _secret() -> str:
-    """128 random bits, in hexadecimal."""
-    return secrets.token_hex(16)
+    """Return 128 random bits, in hexadecimal."""
+    return os.urandom(16).hex()
 
 
-@dataclass(eq=False, slots=True)
 class _Transfer:
-    id: int
-    requester: Party
-    owner: Party
-    ticket: str = field(default_factory=_secret)
-    requester_key: str = field(default_factory=_secret)
-    owner_key: str = field(default_factory=_secret)
-    granted: bool = False
-    timer: "gevent.Greenlet[..., None] | None" = None
-    waiting: socket.socket | None = None
-    """The requester's side of a relay, while it waits for the owner's."""
-    met: "AsyncResult[None]" = field(default_factory=AsyncResult)
+    """A request, from asking until its two sides meet."""
+
+    def __init__(self, number: int, requester: Party, owner: Party) -> None:
+        self.id = number
+        self.requester = requester
+        self.owner = owner
+        self.ticket, self.requester_key, self.owner_key = _secret(), _secret(), _secret()
+        self.granted = False
+        self.timer: gevent.Greenlet[..., None] | None = None
+        self.waiting: socket.socket | None = None
+        """The requester's side of a relay, while it waits for the owner's."""
+        self.met: AsyncResult[None] = AsyncResult()
 
     @property
     def users(self) -> tuple[str, str]:

@@ -7,10 +7,12 @@ import os
 import stat
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from greenchat.protocol.limits import MAX_PARTIALS, PARTIAL_SECONDS, TIDY_SECONDS
-from greenchat.transfer.partial import PARTIAL_NAME, Partial, open_partial
-from greenchat.transfer.publish import disk_error
+
+if TYPE_CHECKING:  # what writes files is imported when the first one comes
+    from greenchat.transfer.partial import Partial
 
 __all__ = ["Destination"]
 
@@ -29,14 +31,18 @@ class Destination:
         try:
             self._fd = os.open(path, _PATH_ONLY)
         except OSError as error:
+            from greenchat.transfer.publish import disk_error
+
             raise disk_error(error) from None
         self._tidied = -math.inf
         status = os.fstat(self._fd)
         self.identity = (status.st_dev, status.st_ino)
         """What two destinations share if they are the same directory."""
 
-    def partial(self, owner: str, name: str) -> Partial:
-        """The file *name* of *owner* as far as it has been received. Raises `TransferError`."""
+    def partial(self, owner: str, name: str) -> "Partial":
+        """Open the file *name* of *owner* as far as it has been received. Raises `TransferError`."""
+        from greenchat.transfer.partial import open_partial
+
         return open_partial(self._fd, owner, name)
 
     def tidy(self) -> None:
@@ -63,6 +69,8 @@ class Destination:
 
 
 def _tidy(directory: int) -> None:
+    from greenchat.transfer.partial import PARTIAL_NAME
+
     with os.scandir(directory) as entries:
         found = [entry.name for entry in entries if PARTIAL_NAME.fullmatch(entry.name)]
     changed = sorted(((when, name) for name in found if (when := _changed(directory, name)) is not None), reverse=True)

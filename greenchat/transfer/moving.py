@@ -3,7 +3,6 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 from gevent.event import Event
@@ -16,22 +15,28 @@ _NAP: Final = 0.1
 """Seconds after which a pause looks whether it is still wanted."""
 
 
-@dataclass(slots=True, eq=False)  # two transfers of one file are two
 class Moving:
-    """One file on its way; sizes are in bytes."""
+    """A transfer of *size* bytes of *file* from or to *peer*."""
 
-    file: str
-    peer: str
-    """Who it comes from, or who it goes to."""
-    sending: bool
-    size: int
-    moved: int = 0
-    """At the receiver by now, `resumed` included."""
-    resumed: int = 0
-    """At the receiver already when this transfer began."""
-    begun: float = field(default_factory=time.monotonic)
-    """When, by `time.monotonic`."""
-    limit: RateLimit = UNLIMITED
+    def __init__(  # noqa: PLR0913 - each is a fact about the transfer
+        self,
+        file: str,
+        peer: str,
+        *,
+        sending: bool,
+        size: int,
+        moved: int = 0,
+        resumed: int = 0,
+        begun: float | None = None,
+        limit: RateLimit = UNLIMITED,
+    ) -> None:
+        self.file, self.peer, self.sending, self.size = file, peer, sending, size
+        self.moved = moved
+        """Bytes at the receiver by now, `resumed` included."""
+        self.resumed = resumed
+        """Bytes at the receiver when this transfer began."""
+        self.begun = time.monotonic() if begun is None else begun
+        self.limit = limit
 
     def add(self, size: int, sleep: Callable[[float], object]) -> None:
         """Count *size* more bytes, and *sleep* for as long as the limit asks for."""

@@ -1,6 +1,5 @@
-import dataclasses
 import json
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,10 +15,8 @@ EXPORTED = [getattr(records, name) for name in records.__all__]
 KINDS: list[type[Record]] = [
     kind for kind in EXPORTED if isinstance(kind, type) and issubclass(kind, Record) and kind is not Record
 ]
-FIELDS = [(kind, field.name) for kind in KINDS for field in dataclasses.fields(kind)]
-REQUIRED = [
-    (kind, each.name) for kind in KINDS for each in dataclasses.fields(kind) if each.default is dataclasses.MISSING
-]
+FIELDS = [(kind, name) for kind in KINDS for name in kind.FIELDS]
+REQUIRED = [(kind, name) for kind, name in FIELDS if name not in kind.DEFAULTS]
 NUMBERS = st.integers(0, MAX_NUMBER)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=MAX_ALGORITHM_NAME)
@@ -69,13 +66,13 @@ NESTED = b"[" * 4000
 
 
 def made(kind: type[Record]) -> st.SearchStrategy[Record]:
-    return st.builds(kind, **{name: VALUES[hint] for name, hint in get_type_hints(kind).items()})
+    return st.builds(kind, **{name: VALUES[hint] for name, hint in kind.FIELDS.items()})
 
 
 def sent(kind: type[Record]) -> dict[str, Any]:
     """The JSON object of one record of *kind*, to be spoiled."""
     plain: dict[object, Any] = {int: 1, str: "a", Addresses: [["192.0.2.1", 5000]], Algorithms: ["sha256"]}
-    return {"t": kind.__name__.lower()} | {name: plain[hint] for name, hint in get_type_hints(kind).items()}
+    return {"t": kind.__name__.lower()} | {name: plain[hint] for name, hint in kind.FIELDS.items()}
 
 
 def label(part: type[Record] | str) -> str:
@@ -222,7 +219,7 @@ def test_field_with_a_default_may_be_missing_and_is_not_sent() -> None:
 
 @pytest.mark.parametrize(("kind", "name"), FIELDS, ids=label)
 def test_row_27_wrong_value_is_a_coded_error(kind: type[Record], name: str) -> None:
-    for wrong in WRONG[get_type_hints(kind)[name]]:
+    for wrong in WRONG[kind.FIELDS[name]]:
         assert outcome(json.dumps(sent(kind) | {name: wrong}).encode()) is Code.BAD_RECORD, wrong
 
 
@@ -278,7 +275,7 @@ JSON = st.recursive(
 
 @given(st.sampled_from(KINDS), st.data())
 def test_row_27_any_values_make_a_record_or_a_coded_error(kind: type[Record], data: st.DataObject) -> None:
-    fields = sent(kind) | {name: data.draw(JSON) for name in get_type_hints(kind)}
+    fields = sent(kind) | {name: data.draw(JSON) for name in kind.FIELDS}
     result = outcome(json.dumps(fields).encode())
     assert result is Code.BAD_RECORD or isinstance(result, kind)
 

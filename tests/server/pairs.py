@@ -14,8 +14,8 @@ from conftest import Wire, reset, tcp_pair, until
 from gevent import socket
 
 from greenchat.errors import Code, TransferError
-from greenchat.server.relay import RelayRoom, Users
-from greenchat.server.relay_worker import ENDED, JOIN, Worker
+from greenchat.server.relay import ENDED, JOIN, RelayRoom, Users
+from greenchat.server.relay_worker import Worker
 
 W = TypeVar("W")
 

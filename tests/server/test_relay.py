@@ -26,8 +26,7 @@ from server.pairs import (
 
 from greenchat.errors import Code
 from greenchat.server import relay
-from greenchat.server.relay import Users
-from greenchat.server.relay_worker import JOIN
+from greenchat.server.relay import JOIN, Users
 
 
 @pytest.fixture
