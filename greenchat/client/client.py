@@ -23,7 +23,15 @@ from greenchat.client.servers import Servers
 from greenchat.client.uploads import Served, Uploads
 from greenchat.errors import Code, GreenchatError, ServerGone, TransferError, known, sentence
 from greenchat.net import LOOPBACK, is_loopback
-from greenchat.protocol.limits import ANSWER_SECONDS, DOWNLOADS, GOODBYE_SECONDS, MAX_DOWNLOADS, MAX_ROOMS, MIN_RATE
+from greenchat.protocol.limits import (
+    ANSWER_SECONDS,
+    DOWNLOADS,
+    GOODBYE_SECONDS,
+    MAX_DOWNLOADS,
+    MAX_RECORD,
+    MAX_ROOMS,
+    MIN_RATE,
+)
 from greenchat.protocol.names import user_name
 from greenchat.protocol.records import Dial, Fail, Hello, List, Note, Private, Record, Rooms, Take, Undelivered, Want
 from greenchat.protocol.text import safe_line
@@ -181,7 +189,9 @@ class ChatClient:
 
     def _hello(self) -> Hello:
         certificate = text_of(self._identity.certificate) if self._identity else ""
-        return Hello(VERSION, self.name, self.listen, certificate, self._invite, self._room, self._history)
+        return Hello(
+            VERSION, self.name, self.listen, certificate, self._invite, self._room, self._history, record=MAX_RECORD
+        )
 
     def _serve(self, share: Share, here: str) -> Uploads:
         """By default to all who are on this machine, because all are, on a server that does not encrypt."""
@@ -207,7 +217,7 @@ class ChatClient:
 
         Raises `ProtocolError` if it is too long, `ServerGone`, or `TransferError` if there is no connection for long.
         """
-        self._connection.tell(Private(who, text))
+        self._connection.tell(Private(who, message_line(text).decode().removesuffix("\n")))
 
     def rooms(self) -> list[tuple[str, int]]:
         """The server's rooms that somebody is in, by name, and how many are.

@@ -12,7 +12,7 @@ from greenchat.client.servers import Servers
 from greenchat.client.session import Session
 from greenchat.errors import Code, ConnectError, GreenchatError, ServerGone, TransferError, known, sentence
 from greenchat.protocol.codec import encode
-from greenchat.protocol.limits import AWAY_SECONDS, GOODBYE_SECONDS, RECONNECT_DELAYS, RECONNECT_JITTER
+from greenchat.protocol.limits import AWAY_SECONDS, GOODBYE_SECONDS, MAX_LINE, RECONNECT_DELAYS, RECONNECT_JITTER
 from greenchat.protocol.records import Ack, Error, Hello, Pong, Record
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import Event, Failure, Text
@@ -69,6 +69,8 @@ class Connection:
         self._writer: gevent.Greenlet[..., None] | None = None
         self._over: ServerGone | None = ServerGone(Code.SERVER_GONE, "not connected: start the client first")
         """Why nothing can be said, also not later."""
+        self._longest = MAX_LINE
+        """Bytes of the longest record that the server reads."""
 
     def open(self) -> str:
         """Connect; the address that this machine has there. Raises `ConnectError` or `SecurityError`."""
@@ -130,7 +132,7 @@ class Connection:
         if self._resume and not self._over:
             with gevent.Timeout(AWAY_SECONDS, TransferError(Code.INTERRUPTED)):
                 self._here.wait()
-        self._send(encode(record))
+        self._send(encode(record, self._longest))
 
     @property
     def unacknowledged(self) -> int:
@@ -153,6 +155,7 @@ class Connection:
     def _begin(self, session: Session) -> tuple[str, int | None]:
         hello = self._resume.fill(self._hello) if self._resume else self._hello
         welcome = session.hello(hello, self._identity)
+        self._longest = welcome.record or MAX_LINE
         lost = None
         if not welcome.epoch and self._resume:
             if self._resume.entered:

@@ -1,12 +1,14 @@
 """Records as lines: SOH, one flat JSON object whose ``t`` names the kind, LF."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
 from greenchat.errors import Code, ProtocolError
 from greenchat.protocol.limits import MAX_ALGORITHM_NAME, MAX_ALGORITHMS, MAX_LINE, MAX_NUMBER
 from greenchat.protocol.records import Addresses, Algorithms, Record
+from greenchat.protocol.text import UNSAFE
 
 __all__ = ["SOH", "decode", "encode"]
 
@@ -59,18 +61,26 @@ _FIELDS: Final[dict[type[Record], dict[str, Callable[[Any], object]]]] = {
 _KINDS: Final[dict[str, type[Record]]] = {kind.__name__.lower(): kind for kind in _FIELDS}
 
 
-def encode(record: Record) -> bytes:
-    """*record* as one line. Raises `ProtocolError` if it would be too long, or a value in it cannot be sent."""
+def encode(record: Record, limit: int = MAX_LINE) -> bytes:
+    """Return *record* as one line: UTF-8, with escapes for what could harm a terminal or a parser alone.
+
+    Raises `ProtocolError` if the line would have more than *limit* bytes, or a value in it cannot be sent.
+    """
     kind = type(record)
     try:
         fields = {name: read(getattr(record, name)) for name, read in _FIELDS[kind].items()}
         fields = {name: value for name, value in fields.items() if kind.DEFAULTS.get(name) != value}
     except ValueError:  # a number out of range, or a text with a lone surrogate
         raise ProtocolError(Code.BAD_RECORD) from None
-    line = SOH + json.dumps({"t": kind.__name__.lower()} | fields, separators=(",", ":")).encode()
-    if len(line) > MAX_LINE:
+    text = json.dumps({"t": kind.__name__.lower()} | fields, separators=(",", ":"), ensure_ascii=False)
+    line = SOH + UNSAFE.sub(_escaped, text).encode()
+    if len(line) > limit:
         raise ProtocolError(Code.LINE_TOO_LONG)
     return line + b"\n"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
 
 
 def decode(line: bytes) -> Record | None:

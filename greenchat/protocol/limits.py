@@ -16,6 +16,9 @@ MAX_NAME_CHARACTERS: Final = 32
 MAX_DELIVERY: Final = 3 * MAX_LINE + 4 * MAX_NAME_CHARACTERS + len(": ")
 """One line as a receiver may see it: a name before it, and each byte made safe by at most three."""
 
+MAX_RECORD: Final = 4 * MAX_LINE
+"""A record between two ends that both announce it. A text of `MAX_LINE` may take three times as much in JSON."""
+
 MAX_FILE_NAME: Final = 255
 """One path component: NAME_MAX of Linux, macOS and NTFS."""
 

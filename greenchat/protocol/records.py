@@ -104,7 +104,8 @@ class Hello(Record):
     It enters a *room*, and hears the last *history* lines of it. With a *session*, a secret of its own, it is told
     where what it says has its place; with the same one it comes back, after *position* in this *epoch* of the room's
     log, and with so many of its lines *said* as far as it knows. Each connection that the session tries has a higher
-    *attempt* than the ones before, at whatever server; 0 is from a client that does not count them.
+    *attempt* than the ones before, at whatever server; 0 is from a client that does not count them. The longest
+    *record* that it reads has so many bytes; 0 is from a client that reads `limits.MAX_LINE`.
     """
 
     v: int
@@ -119,6 +120,7 @@ class Hello(Record):
     position: int = 0
     said: int = 0
     attempt: int = 0
+    record: int = 0
 
 
 class Proof(Record):
@@ -179,7 +181,8 @@ class Welcome(Record):
     """The client is in the room, under *name*, and the two speak version *v*.
 
     To one with a session: the next line that it hears comes after *position* in this *epoch* of the room's log, which
-    has so many of its own lines, whatever connection they came through: those are *said*.
+    has so many of its own lines, whatever connection they came through: those are *said*. To one that said its own: the
+    longest *record* that the server reads has so many bytes.
     """
 
     v: int
@@ -187,6 +190,7 @@ class Welcome(Record):
     epoch: str = ""
     position: int = 0
     said: int = 0
+    record: int = 0
 
 
 class Ack(Record):

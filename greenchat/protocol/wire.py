@@ -20,7 +20,7 @@ from typing import Final, NamedTuple, TypeAlias
 from greenchat.errors import Code, GreenchatError, ProtocolError, sentence
 from greenchat.protocol.codec import SOH, decode, encode
 from greenchat.protocol.foreign import TLS, is_foreign, is_http, status_line
-from greenchat.protocol.limits import MAX_DELIVERY, MAX_LINE, MAX_PORT, MAX_SAID, MIN_PORT
+from greenchat.protocol.limits import MAX_DELIVERY, MAX_LINE, MAX_PORT, MAX_RECORD, MAX_SAID, MIN_PORT
 from greenchat.protocol.names import user_name
 from greenchat.protocol.records import (
     Ack,
@@ -103,9 +103,11 @@ Event: TypeAlias = Guest | Text | Failure | Record
 class LineSplitter:
     """Whole lines out of a stream that comes in pieces, with a bound on each line and so on memory."""
 
-    __slots__ = ("_limit", "_rest", "overlong")
+    __slots__ = ("_limit", "_rest", "overlong", "record_limit")
 
     def __init__(self, limit: int) -> None:
+        self.record_limit = limit
+        """The bound on a line that starts with SOH; no smaller than the other."""
         self.overlong = False
         """Whether a line over the limit has come; neither it nor anything after it is handed on."""
         self._limit = limit
@@ -135,6 +137,9 @@ class LineSplitter:
             end = block.rfind(b"\n", begin, begin + self._limit + 1)
             if end < 0 and block.startswith(b"\r\n", begin + self._limit):
                 end = begin + self._limit + 1
+            if end < 0 and block.startswith(SOH, begin):
+                end = block.find(b"\n", begin, begin + self.record_limit + len("\r\n"))
+                end = -1 if self._too_long(block[begin:end]) else end
             if end < 0:
                 self.overlong, self._rest = True, b""
                 return block[:begin]
@@ -142,7 +147,8 @@ class LineSplitter:
         return block
 
     def _too_long(self, line: bytes) -> bool:
-        return len(line) > self._limit and len(line.removesuffix(b"\r")) > self._limit
+        limit = self.record_limit if line.startswith(SOH) else self._limit
+        return len(line) > limit and len(line.removesuffix(b"\r")) > limit
 
 
 class _Wire:
@@ -223,12 +229,14 @@ def _runs(block: bytes) -> Iterator[tuple[bool, bytes]]:
 class ServerWire(_Wire):
     """A server's side of a connection."""
 
-    __slots__ = ("_is_http", "_last_word")
+    __slots__ = ("_is_http", "_last_word", "longest")
 
     _ALLOWED = (Get, Have, Refuse, List, Private, Ping)
 
     def __init__(self) -> None:
         super().__init__(MAX_LINE)
+        self.longest = MAX_LINE
+        """Bytes of the longest record that the peer reads."""
         self._is_http = False
         self._last_word: type[Refused | Error | Sorry] | None = None
 
@@ -279,7 +287,10 @@ class ServerWire(_Wire):
         One with a session is told where in its room's log it is, and how much it has *said*.
         """
         self._last_word = Error
-        return encode(Welcome(hello.v, hello.name, epoch, position, said))
+        if hello.record:
+            self._lines.record_limit = MAX_RECORD
+            self.longest = min(max(hello.record, MAX_LINE), MAX_RECORD)
+        return encode(Welcome(hello.v, hello.name, epoch, position, said, MAX_RECORD if hello.record else 0))
 
     def _go_on(self, block: bytes, events: list[Event]) -> None:
         if self.state is State.GUEST:  # a guest has no records: SOH is one more control in its text
@@ -311,6 +322,7 @@ class ClientWire(_Wire):
 
     def __init__(self) -> None:
         super().__init__(MAX_DELIVERY)
+        self._lines.record_limit = MAX_RECORD
 
     def _start(self, line: bytes) -> Event:
         if line.startswith(b"error: "):  # a server that had no time for a hello

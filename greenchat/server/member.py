@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 from greenchat.errors import Code, Refused, sentence
 from greenchat.log.log import Entry
 from greenchat.protocol.codec import encode
-from greenchat.protocol.limits import SEND_SECONDS
+from greenchat.protocol.limits import MAX_LINE, SEND_SECONDS
 from greenchat.protocol.records import Ack, Counts, Get, Have, Hello, List, Note, Ping, Pong, Private, Record, Refuse
 from greenchat.protocol.wire import Event, ServerWire, Text
 from greenchat.server.context import ServerContext
 from greenchat.server.outbox import Outbox
-from greenchat.server.private import pass_on
+from greenchat.server.private import pass_on, undelivered
 from greenchat.server.resume import new_origin, origin_of, replay, resume_position
 from greenchat.server.room import Room
 
@@ -127,7 +127,7 @@ class Member:
 
     def tell(self, record: Record) -> None:
         """Send a record."""
-        self._outbox.write(encode(record))
+        self._outbox.write(encode(record, self._wire.longest))
 
     @property
     def here(self) -> bool:
@@ -178,7 +178,9 @@ class Member:
 
     def _say_privately(self, who: str, text: str) -> None:
         holder = holder_of(self._context, who)
-        if self._context.remote and holder is None:
+        if len(text.encode()) > MAX_LINE:
+            undelivered(self, who, Code.LINE_TOO_LONG)
+        elif self._context.remote and holder is None:
             self._context.remote.pass_on(self, who, text)
         else:
             pass_on(self, holder, who, text)

@@ -405,6 +405,26 @@ def test_private_message_is_told_to_one_alone(people: People) -> None:
     assert failed[0].code == Code.UNKNOWN_USER
 
 
+@pytest.mark.parametrize("letter", ["x", "ж", "名", '"'])
+def test_private_message_may_be_as_long_as_any_other(people: People, letter: str) -> None:
+    told: list[Message] = []
+    ann = people.client("ann")
+    people.client("bob", on_private=told.append)
+    text = letter * (MAX_LINE // len(letter.encode()))
+    ann.send_private("bob", text)
+    until(lambda: told)
+    assert told == [Message("ann", text)]
+    with pytest.raises(ProtocolError) as refused:
+        ann.send_private("bob", text + "xxx")
+    assert refused.value.code is Code.LINE_TOO_LONG
+
+
+def test_private_message_too_long_for_the_records_of_an_older_server_is_not_sent(alone: Alone) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        alone.client.send_private("bob", "x" * MAX_LINE)
+    assert refused.value.code is Code.LINE_TOO_LONG
+
+
 def test_rooms_are_listed(people: People) -> None:
     ann = people.client("ann", room="Tea")
     for number in range(40):

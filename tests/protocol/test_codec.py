@@ -8,8 +8,23 @@ from hypothesis import strategies as st
 from greenchat.errors import Code, ProtocolError
 from greenchat.protocol import records
 from greenchat.protocol.codec import SOH, decode, encode
-from greenchat.protocol.limits import MAX_ALGORITHM_NAME, MAX_ALGORITHMS, MAX_LINE, MAX_NUMBER
-from greenchat.protocol.records import Addresses, Algorithms, File, Get, Go, Got, Have, Hello, Pull, Record, Take, Wait
+from greenchat.protocol.limits import MAX_ALGORITHM_NAME, MAX_ALGORITHMS, MAX_LINE, MAX_NUMBER, MAX_RECORD
+from greenchat.protocol.records import (
+    Addresses,
+    Algorithms,
+    File,
+    Get,
+    Go,
+    Got,
+    Have,
+    Hello,
+    Private,
+    Pull,
+    Record,
+    Take,
+    Wait,
+)
+from greenchat.protocol.text import UNSAFE
 
 EXPORTED = [getattr(records, name) for name in records.__all__]
 KINDS: list[type[Record]] = [
@@ -95,7 +110,7 @@ def test_every_kind_is_exported() -> None:
     [
         (Go(), b'\x01{"t":"go"}\n'),
         (Get(7, "ann", "a.txt"), b'\x01{"t":"get","id":7,"owner":"ann","file":"a.txt"}\n'),
-        (Got("caf\u00e9\n"), b'\x01{"t":"got","digest":"caf\\u00e9\\n"}\n'),
+        (Got("caf\u00e9\n"), b'\x01{"t":"got","digest":"caf\xc3\xa9\\n"}\n'),
         (
             Take(1, "f0", 2, (("::1", 5000), ("192.0.2.1", 1)), "k", ("a",)),
             b'\x01{"t":"take","id":1,"ticket":"f0","size":2,"direct":[["::1",5000],["192.0.2.1",1]],"key":"k","algorithms":["a"]}\n',
@@ -120,7 +135,8 @@ def test_record_is_this_line(record: Record, line: bytes) -> None:
 def test_what_is_encoded_is_decoded(kind: type[Record], data: st.DataObject) -> None:
     record = data.draw(made(kind))
     line = encode(record)
-    assert (line[:1], line[-1:], line.count(b"\n"), line.isascii()) == (SOH, b"\n", 1, True)
+    assert (line[:1], line[-1:]) == (SOH, b"\n")
+    assert UNSAFE.search(line[1:-1].decode()) is None
     assert decode(line[1:-1]) == record
 
 
@@ -153,6 +169,38 @@ def test_what_cannot_be_decoded_is_not_sent() -> None:
 def test_longest_record_is_one_line() -> None:
     room = MAX_LINE - len(encode(Got(""))) + len(b"\n")
     assert len(encode(Got("a" * room))) == MAX_LINE + len(b"\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("\u0436" * 4000, id="Cyrillic"),
+        pytest.param("\u540d" * 2700, id="ideographs"),
+        pytest.param("\U0001f44d" * 2000, id="emoji"),
+    ],
+)
+def test_letters_take_no_more_room_than_in_a_message(text: str) -> None:
+    assert len(encode(Private("bob", text))) == len(text.encode()) + len(encode(Private("bob", ""))) <= MAX_LINE + 1
+
+
+@pytest.mark.attack(25)
+@pytest.mark.parametrize("character", [*"\x00\x01\n\r\x1b\x7f\x85\x9b\u2028\u2029\u202e\u200f"], ids=ascii)
+def test_what_could_harm_a_parser_is_escaped(character: str) -> None:
+    line = encode(Private("bob", f"a{character}b"))
+    assert line[1:-1].isascii()
+    assert len(line[1:-1].decode().splitlines()) == 1
+    assert decode(line[1:-1]) == Private("bob", f"a{character}b")
+
+
+def test_record_with_escapes_of_another_encoder_is_understood() -> None:
+    assert decode(b'{"t":"private","who":"bob","text":"\\u0436\\ud83d\\udc4d"}') == Private("bob", "\u0436\U0001f44d")
+
+
+def test_record_may_be_longer_where_the_peer_reads_it() -> None:
+    record = Private("bob", '"' * MAX_LINE)
+    assert decode(encode(record, MAX_RECORD)[1:-1]) == record
+    with pytest.raises(ProtocolError):
+        encode(record)
 
 
 def test_row_24_record_over_the_limit_is_not_sent() -> None:

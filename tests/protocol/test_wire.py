@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from greenchat.errors import Code, ProtocolError, sentence
 from greenchat.protocol.codec import encode
-from greenchat.protocol.limits import MAX_DELIVERY, MAX_LINE
+from greenchat.protocol.limits import MAX_DELIVERY, MAX_LINE, MAX_RECORD
 from greenchat.protocol.records import (
     Ack,
     Challenge,
@@ -515,8 +515,58 @@ def test_row_24_line_over_the_limit_is_refused_not_truncated(side: Side, opening
 
 @pytest.mark.parametrize(("side", "opening"), [(ServerWire, HELLO), (ClientWire, WELCOME)], ids=["server", "client"])
 def test_row_24_record_over_the_limit_is_refused(side: Side, opening: bytes) -> None:
-    line = b'\x01{"t":"go","x":"%s"}\n' % (b"x" * MAX_DELIVERY)
+    line = b'\x01{"t":"go","x":"%s"}\n' % (b"x" * MAX_RECORD)
     assert opened(side, opening).receive(line) == [failure(Code.LINE_TOO_LONG)]
+
+
+def agreed(*, record: int) -> ServerWire:
+    """Return the wire of a client that was welcomed and reads records of so many bytes."""
+    wire = ServerWire()
+    wire.welcome(Hello(1, "bob", 0, record=record))
+    wire.receive(HELLO)
+    return wire
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("cuts", [[], [5, 9_000, 20_000]])
+def test_longest_record_comes_whole_among_lines(end: bytes, cuts: list[int]) -> None:
+    frame = len(encode(Private("ann", ""))) - 1
+    record = Private("ann", "x" * (MAX_RECORD - frame))
+    stream = b"one\n" * 3_000 + encode(record, MAX_RECORD)[:-1] + end + b"two\n"
+    events = joined(received(agreed(record=MAX_RECORD), pieces(stream, cuts)))
+    assert events == [Text(b"one\n" * 3_000), record, Text(b"two\n")]
+
+
+@pytest.mark.parametrize("cuts", [[], [5, 9_000, 20_000]])
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"\x01" + b"x" * MAX_RECORD, id="record over the limit of records"),
+        pytest.param(b"x" * (MAX_LINE + 1), id="text over the limit of text"),
+        pytest.param(b"x\x01" + b"x" * MAX_LINE, id="text with SOH in it"),
+    ],
+)
+def test_row_24_line_over_the_limit_of_its_kind_is_refused(line: bytes, cuts: list[int]) -> None:
+    stream = b"one\n" + encode(GET) + line + b"\ntwo\n"
+    events = received(agreed(record=MAX_RECORD), pieces(stream, cuts))
+    assert events == [Text(b"one\n"), GET, failure(Code.LINE_TOO_LONG)]
+
+
+@pytest.mark.parametrize(
+    ("read", "sent"), [(0, MAX_LINE), (1, MAX_LINE), (20_000, 20_000), (MAX_RECORD, MAX_RECORD), (2**40, MAX_RECORD)]
+)
+def test_client_is_sent_no_longer_records_than_it_reads(read: int, sent: int) -> None:
+    assert agreed(record=read).longest == sent
+
+
+def test_server_says_the_longest_record_that_it_reads_to_who_said_its_own() -> None:
+    hello = Hello(1, "bob", 0, record=20_000)
+    assert ClientWire().receive(ServerWire().welcome(hello)) == [Welcome(1, "bob", record=MAX_RECORD)]
+    assert ServerWire().welcome(Hello(1, "bob", 0)) == WELCOME
+
+
+def test_client_that_said_nothing_of_records_sends_none_over_a_line() -> None:
+    assert agreed(record=0).receive(b"\x01" + b"x" * MAX_LINE) == [failure(Code.LINE_TOO_LONG)]
 
 
 def test_row_24_lines_before_a_line_over_the_limit_are_kept() -> None:

@@ -1,5 +1,7 @@
 """Coming back: positions, acknowledgements, what was missed; rooms; and messages to one alone."""
 
+import json
+
 import gevent
 import pytest
 from conftest import People, Wire, reset, until
@@ -9,8 +11,10 @@ from peers import sha256
 from greenchat import ChatServer
 from greenchat.errors import Code, sentence
 from greenchat.protocol import records
-from greenchat.protocol.limits import TAIL_LINES
+from greenchat.protocol.codec import encode
+from greenchat.protocol.limits import MAX_LINE, MAX_RECORD, TAIL_LINES
 from greenchat.protocol.records import Ack, Error, Hello, List, Ping, Pong, Private, Rooms, Undelivered, Welcome
+from greenchat.protocol.text import safe_line
 
 SECRET = "a secret of its own"
 
@@ -290,7 +294,30 @@ def test_what_can_be_no_name_is_not_repeated(people: People, who: str) -> None:
 
 def test_private_message_that_becomes_too_long_comes_back(people: People) -> None:
     ann, _bob = people.member("ann"), people.member("bob")
-    ann.send(b'\x01{"t":"private","who":"bob","text":"' + "é".encode() * 3000 + b'"}\n')
+    ann.send(b'\x01{"t":"private","who":"bob","text":"' + "\x9b".encode() * 3000 + b'"}\n')
+    assert ann.record(Undelivered).code == Code.LINE_TOO_LONG
+
+
+@pytest.mark.parametrize("text", ["ж" * 1400, "ж" * 4000, "名" * 2700, "\U0001f44d" * 2000, "'" * 8000])
+@pytest.mark.parametrize("escaped", [False, True])
+def test_private_message_is_delivered_whatever_its_letters(people: People, text: str, *, escaped: bool) -> None:
+    ann, bob = people.member("ann"), people.member("bob")
+    line = {"t": "private", "who": "bob", "text": text[: 600 if escaped else None]}
+    ann.send(b"\x01" + json.dumps(line, ensure_ascii=escaped).encode() + b"\n")
+    assert bob.record(Private) == Private("ann", line["text"])
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("letter", ["x", "ж", "名", "\U0001f44d", '"', "\\", "\u009b"])
+def test_private_message_may_be_as_long_as_any_other(people: People, letter: str, *, ascii_only: bool) -> None:
+    ann, bob = (people.wire(encode(Hello(1, name, 0, record=MAX_RECORD))) for name in ("ann", "bob"))
+    for wire in ann, bob:
+        assert wire.record(Welcome).record == MAX_RECORD
+    text = letter * (MAX_LINE // len(letter.encode()))
+    line = json.dumps({"t": "private", "who": "bob", "text": text}, ensure_ascii=ascii_only)
+    ann.send(b"\x01" + line.encode() + b"\n")
+    assert bob.record(Private) == Private("ann", safe_line(text))
+    ann.send(encode(Private("bob", text + "xxxx"), MAX_RECORD))
     assert ann.record(Undelivered).code == Code.LINE_TOO_LONG
 
 
