@@ -80,7 +80,8 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def server() -> Iterator[ChatServer]:
-    with ChatServer() as running:
+    """A server where nobody hears what was said before, because most tests are about something else."""
+    with ChatServer(join_grace=0) as running:
         yield running
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import gevent
 import pytest
-from conftest import Wire, hello
+from conftest import Wire, hello, until
 from gevent import subprocess
 from gevent.event import Event
 from programs import GOODBYE, MENU, PATIENCE, TOP, Client, Program, Server, Stream, absent, terminal
@@ -289,9 +289,8 @@ def test_what_never_reached_the_server_is_told_on_leaving(running: Server, clien
     assert client1.out.lines[-1] == GOODBYE
 
 
-def test_rooms_are_apart_and_history_is_shown_to_who_asks(
-    running: Server, client1: Client, stack: ExitStack, tmp_path: Path
-) -> None:
+def test_rooms_are_apart_and_history_is_shown_to_who_asks(stack: ExitStack, tmp_path: Path) -> None:
+    running = stack.enter_context(Server("--join-grace", "0"))
     ann = stack.enter_context(Client(running.port, tmp_path / "ann", "--name", "ann", "--room", "tea"))
     ann.type("m", "one", "m", "two")
     ann.wait_for_menu()
@@ -306,8 +305,9 @@ def test_rooms_are_apart_and_history_is_shown_to_who_asks(
     )
     cat.out.wait_for("ann: two\nbob: here\n")
     assert "one" not in cat.out.text
-    client1.type("m", "in the lobby", "x")
-    assert client1.status() == 0
+    dan = stack.enter_context(Client(running.port, tmp_path / "dan", "--name", "dan"))
+    dan.type("m", "in the lobby", "x")
+    assert dan.status() == 0
     assert "lobby" not in bob.out.text
 
 
@@ -382,7 +382,7 @@ def test_a_name_in_use_is_asked_for_again_on_a_terminal(
         client = stack.enter_context(Client(running.port, tmp_path / "two", *options, stdin=term.end, stdout=term.end))
         client.err.wait_for("that name is in use: choose another\nEnter your name:\n")
         term.type("a:b")
-        client.err.wait_for("a name has no colon in it: choose another\nEnter your name:\n")
+        client.err.wait_for("a name has no colon in it, and nothing like one: choose another\nEnter your name:\n")
         term.type("client2")
         term.screen.wait_for(MENU[-1])
 
@@ -754,6 +754,41 @@ def test_server_that_hung_ends_nobody_who_has_tried_again_meanwhile(
         assert str(next(ann.messages())) == "bob: hi"
         ann.send("hi")
         assert bob.recv(100) == b"ann: hi\n"
+
+
+def test_all_hear_all_of_clients_that_start_at_one_moment(running: Server, stack: ExitStack, tmp_path: Path) -> None:
+    all_hear_all(running, stack, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ten", range(5))
+def test_all_hear_all_fifty_times_on_a_busy_machine(running: Server, tmp_path: Path, ten: int) -> None:
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        for number in range(10 * ten, 10 * ten + 10):
+            with ExitStack() as stack:
+                all_hear_all(running, stack, tmp_path / str(number), "--room", str(number))
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def all_hear_all(server: Server, stack: ExitStack, home: Path, *options: str) -> None:
+    """Three clients start, and speak at once; each hears each of the others' lines once."""
+    home.mkdir(exist_ok=True)
+    clients = {
+        name: stack.enter_context(Client(server.port, home / name, "--name", name, *options))
+        for name in ("one", "two", "three")
+    }
+    for name, client in clients.items():
+        client.type("m", f"hello from {name}")
+    for name, client in clients.items():
+        due = {f"{other}: hello from {other}" for other in clients if other != name}
+        until(lambda: due <= set(client.out.lines))  # noqa: B023 - called at once
+        client.type("x")
+        assert client.status() == 0
+        assert sorted(line for line in client.out.lines if ": hello" in line) == sorted(due)
 
 
 def test_every_request_is_sent_before_leaving(running: Server, stack: ExitStack, tmp_path: Path) -> None:

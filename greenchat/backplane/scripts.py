@@ -16,8 +16,8 @@ import hashlib
 from typing import Final
 
 __all__ = [
-    "ALL", "APPEND", "BEAT", "CANCEL", "CLAIM", "FREE", "OLD_OWNED", "OTHERS", "PREFIX", "RELEASE", "RENEW", "SEND",
-    "STATE", "SWEEP", "TELL", "Script",
+    "ALL", "APPEND", "BEAT", "CANCEL", "CLAIM", "FREE", "OLD_OWNED", "OTHERS", "PREFIX", "RECENT", "RELEASE", "RENEW",
+    "SEND", "STATE", "SWEEP", "TELL", "Script",
 ]  # fmt: skip
 
 PREFIX: Final = "{greenchat}:"
@@ -62,7 +62,9 @@ local function free(lease, from)
 end
 """
 
-APPEND: Final = Script("""
+APPEND: Final = Script(
+    _NOW
+    + """
 -- room, log, names, said; epoch, form of the name, lease, lines said before, lines, block, origin, said, kept, seconds,
 -- seconds that it is known how much was said, and how much that is otherwise
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 'epoch' end
@@ -80,13 +82,14 @@ block, lines = string.sub(block, rest), lines - known
 local position = redis.call('HGET', KEYS[1], 'position') + lines
 local first = string.format('%s-%.0f', ARGV[1], math.max(0, position - ARGV[9]))
 redis.call('XADD', KEYS[2], 'MINID', '~', first, string.format('%s-%.0f', ARGV[1], position),
-           'b', block, 'l', lines, 'o', ARGV[7], 's', ARGV[8])
+           'b', block, 'l', lines, 'o', ARGV[7], 's', ARGV[8], 't', string.format('%.0f', now))
 redis.call('HSET', KEYS[1], 'position', string.format('%.0f', position))
 redis.call('SET', KEYS[4], said, 'EX', ARGV[11])
 redis.call('EXPIRE', KEYS[1], ARGV[10])
 redis.call('EXPIRE', KEYS[2], ARGV[10])
 return position
-""")
+"""
+)
 """The position of the last line of a block; or 'known' if it has one already, the other lease in a list if the name has
 another by now, 'unheld' if it has none, 'gap' if lines said before are missing, 'epoch' if the log has begun anew."""
 
@@ -126,6 +129,29 @@ return {epoch, position, begin, redis.call('GET', KEYS[3] .. epoch .. ARGV[5]) o
 )
 """Epoch, position and begin of a room's log, and how many lines somebody has said. If the log has lost what the caller
 knows, it begins anew."""
+
+RECENT: Final = Script(
+    _NOW
+    + """
+-- log; epoch, milliseconds, bytes, entries
+local from, size, position = '+', 0, nil
+for _ = 1, ARGV[4] do
+    local entry = redis.call('XREVRANGE', KEYS[1], from, '-', 'COUNT', 1)[1]
+    local epoch, at = string.match(entry and entry[1] or '', '^(%d+)-(%d+)$')
+    if epoch ~= ARGV[1] then break end
+    position = position or at
+    local fields = {}
+    for at = 1, #entry[2], 2 do fields[entry[2][at]] = entry[2][at + 1] end
+    local block, lines, time = fields['b'] or '', tonumber(fields['l']), tonumber(fields['t'])
+    size = size + #block
+    if not (lines and time) or time < now - ARGV[2] or size > tonumber(ARGV[3]) then break end
+    position = string.format('%.0f', at - lines)
+    from = '(' .. entry[1]
+end
+return position or '0'
+"""
+)
+"""The position after which the last entries of a log come, those that are no older than so much."""
 
 CLAIM: Final = Script(
     _ALIVE
@@ -294,4 +320,6 @@ return 1
 )
 """Tell a node something."""
 
-ALL: Final = (APPEND, STATE, CLAIM, CANCEL, RELEASE, OLD_OWNED, RENEW, FREE, BEAT, OTHERS, SWEEP, TELL, SEND)
+ALL: Final = (
+    APPEND, STATE, RECENT, CLAIM, CANCEL, RELEASE, OLD_OWNED, RENEW, FREE, BEAT, OTHERS, SWEEP, TELL, SEND,
+)  # fmt: skip

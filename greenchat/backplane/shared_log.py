@@ -16,7 +16,7 @@ from gevent.pool import Group
 
 from greenchat.backplane.leases import NAMES, Lease, Leases
 from greenchat.backplane.pipeline import Command, Pipeline
-from greenchat.backplane.scripts import APPEND, PREFIX, STATE
+from greenchat.backplane.scripts import APPEND, PREFIX, RECENT, STATE
 from greenchat.backplane.store import Answer, Call
 from greenchat.errors import Code, LogError, Refused
 from greenchat.log.log import Audience, Entry
@@ -27,6 +27,7 @@ from greenchat.protocol.limits import (
     CATCH_UP_SIZE,
     KEPT_LINES,
     READ_AHEAD,
+    RECENT_ENTRIES,
     RETRY_SECONDS,
     SESSION_SECONDS,
     SETTLE_SECONDS,
@@ -76,6 +77,16 @@ class SharedLog:
     def is_ahead(self) -> bool:
         """Whether so much was read and not placed that nothing more is to be."""
         return len(self._ahead) > READ_AHEAD
+
+    def recent(self, seconds: float, size: int) -> int:
+        """Return the position after which the lines of the last *seconds* come, *size* bytes of them at most.
+
+        Other nodes may have placed them before this log was opened. May wait.
+        """
+        with contextlib.suppress(Refused):  # then nobody hears them who joins here
+            asked = RECENT, [self.stream], (self.epoch, int(seconds * 1000), size, RECENT_ENTRIES)
+            return min(self.position, int(self._logs.look_up(self._logs.pipeline.store.one, asked)))
+        return self.position
 
     def append(self, origin: str, block: bytes, lines: int, said: int) -> bool:
         """Have these lines placed. Never waits. What somebody says who has no name any more is dropped."""

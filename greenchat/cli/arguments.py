@@ -10,6 +10,7 @@ from greenchat.net import is_address, network
 from greenchat.protocol.limits import (
     MAX_DOWNLOADS,
     MAX_HISTORY,
+    MAX_JOIN_GRACE,
     MAX_PORT,
     MIN_HIGH_WATERMARK,
     MIN_KEPT_SIZE,
@@ -29,6 +30,7 @@ __all__ = [
     "fingerprint",
     "history",
     "hours",
+    "join_grace",
     "kept_size",
     "listen_port",
     "member_rate",
@@ -127,6 +129,13 @@ def count(text: str) -> int:
     if text.isascii() and text.isdigit() and len(text) <= 12 and int(text) >= 1:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text[:20]!r} is no number from 1 on")
+
+
+def join_grace(text: str) -> float:
+    """Return a number of seconds, from 0 to `limits.MAX_JOIN_GRACE`."""
+    if re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", text) and float(text) <= MAX_JOIN_GRACE:
+        return float(text)
+    raise argparse.ArgumentTypeError(f"{text[:20]!r} is not from 0 to {MAX_JOIN_GRACE:g} seconds")
 
 
 def kept_size(text: str) -> int:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 
 import gevent
 
-from greenchat.cli.arguments import Parser, backlog, backplane, count, directory, kept_size, member_rate, port
+from greenchat.cli.arguments import (
+    Parser,
+    backlog,
+    backplane,
+    count,
+    directory,
+    join_grace,
+    kept_size,
+    member_rate,
+    port,
+)
 from greenchat.cli.arguments import server as server_address
 from greenchat.cli.process import (
     collect_garbage_seldom,
@@ -22,7 +32,7 @@ from greenchat.errors import GreenchatError, SecurityError
 from greenchat.log.log import Logs
 from greenchat.log.memory import MemoryLogs
 from greenchat.net import is_loopback, raise_descriptor_limit
-from greenchat.protocol.limits import HIGH_WATERMARK, KEPT_LINES, KEPT_SIZE
+from greenchat.protocol.limits import HIGH_WATERMARK, JOIN_GRACE_SECONDS, KEPT_LINES, KEPT_SIZE
 from greenchat.server import ChatServer
 
 if TYPE_CHECKING:  # parts that not every server needs are imported where they are used
@@ -56,6 +66,8 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
     parser.add_argument("--member-rate", type=member_rate, metavar="RATE",
                         help="bytes a second that a member may say for long, or 0 for any number"
                         " (64K; on this machine any number)")  # fmt: skip
+    parser.add_argument("--join-grace", type=join_grace, default=JOIN_GRACE_SECONDS, metavar="SECONDS",
+                        help="age of the messages that whoever joins gets first, 0 for none (%(default)s)")  # fmt: skip
     parser.add_argument("--data", type=directory, metavar="DIR",
                         help="keep what is said in this directory, also when the server ends")  # fmt: skip
     parser.add_argument("--backplane", type=backplane, metavar="URL",
@@ -145,6 +157,7 @@ def _serve(
 ) -> int:
     chat = ChatServer(
         options.port, host=options.host, backlog=options.backlog, member_rate=options.member_rate,
+        join_grace=options.join_grace,
         certificate=certificate, registry=registry, members_only=options.members_only, insecure=options.insecure,
         logs=logs, node=node, advertise=tuple(options.advertise),
     )  # fmt: skip

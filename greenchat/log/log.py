@@ -19,6 +19,11 @@ class Entry(NamedTuple):
     said: int
     """How many lines the speaker has said with these."""
 
+    @property
+    def sender(self) -> str:
+        """The name before each line, which has no colon."""
+        return self.block.partition(b": ")[0].decode()
+
     def after(self, position: int) -> "Entry":
         """What comes after *position*."""
         skipped = self.lines - (self.position - position)
@@ -59,6 +64,12 @@ class Log(Protocol):
     @property
     def begin(self) -> int:
         """The position of the last line that is forgotten."""
+
+    def recent(self, seconds: float, size: int) -> int:
+        """Return the position after which the lines of the last *seconds* come, as far as the log knows their age.
+
+        They have at most *size* bytes. May wait.
+        """
 
     def append(self, origin: str, block: bytes, lines: int, said: int) -> bool:
         """Have these lines placed. Never waits. Whether they are already."""

@@ -228,6 +228,18 @@ MAX_ROOMS: Final = 1024
 ROOMS_LISTED: Final = 16
 """Of these, told in one record: their names, spelled in any script, fit into a line."""
 
+JOIN_GRACE_SECONDS: Final = 2.0
+"""Age of the lines that a new member hears first, so that clients that start at one moment hear all of each other."""
+
+JOIN_GRACE_SIZE: Final = 64 * 1024
+"""Bytes of them, at most; in a flood the last of them."""
+
+RECENT_ENTRIES: Final = 100
+"""Entries of a room's stream looked at for their age when a node opens it."""
+
+MAX_JOIN_GRACE: Final = 60.0
+"""Seconds that an operator may ask for; for more there is the history that a client asks for."""
+
 MAX_HISTORY: Final = 10_000
 """Lines that a client can ask for of what was said before it came."""
 

@@ -7,6 +7,7 @@ from greenchat.errors import Code, Refused, sentence
 from greenchat.log.log import Entry
 from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import MAX_LINE, SEND_SECONDS
+from greenchat.protocol.names import name_key
 from greenchat.protocol.records import Ack, Counts, Get, Have, Hello, List, Note, Ping, Pong, Private, Record, Refuse
 from greenchat.protocol.wire import Event, ServerWire, Text
 from greenchat.server.context import ServerContext
@@ -66,10 +67,12 @@ class Member:
         self._said = 0
 
     def enter_as_guest(self) -> None:
-        """Take the name, and hear what is said in the lobby from now on. Raises `Refused`."""
+        """Take the name and join the lobby. Raises `Refused`."""
         self.origin = new_origin()
         self._take_name()
-        self._join(self._context.rooms.find(""))
+        room = self._context.rooms.find("")
+        self._replay(room, max(room.grace, room.log.begin), skip_own=True)
+        self._join(room)
 
     def enter(self, hello: Hello, certificate: str = "") -> None:
         """Take the name, from a connection of the same user if there is one, and replay what *hello* asks for.
@@ -82,12 +85,8 @@ class Member:
         self._supersede(holder_of(self._context, hello.name))
         self._take_name()
         room = self._context.rooms.find(hello.room)
-        position, epoch = self._begin(room, hello), room.log.epoch
-        for entries in replay(room.log, position):
-            self._outbox.write(b"".join(self._as_heard(entry) for entry in entries))
-            self._outbox.wait(SEND_SECONDS)
-        if room.log.epoch != epoch:  # it counts in one that is over
-            raise Refused(Code.UNAVAILABLE)
+        position = self._begin(room, hello)
+        self._replay(room, position, skip_own=not hello.epoch and not hello.history)
         self._join(room)
 
     def leave(self) -> None:
@@ -212,7 +211,7 @@ class Member:
         """The position after which it hears all; it has been told, if it wants to know."""
         if self._tracked or hello.history:
             said = room.log.settle(self.origin)  # what it said through another connection counts
-        position = resume_position(room.log, hello)
+        position = resume_position(room.log, hello, room.grace)
         if self._tracked:
             self._said = hello.said if said is None else said
             self._outbox.write(self._wire.welcome(hello, room.log.epoch, position, self._said))
@@ -221,8 +220,25 @@ class Member:
         self.listen = hello.listen
         return position
 
-    def _as_heard(self, entry: Entry) -> bytes:
-        return self.acknowledge(entry) if entry.origin == self.origin else entry.block
+    def _replay(self, room: Room, position: int, *, skip_own: bool) -> None:
+        """Send what comes after *position*, without own lines, or to *skip_own* without any under the member's name.
+
+        Raises `Refused` if the log begins anew meanwhile, or the member reads too slowly.
+        """
+        epoch = room.log.epoch
+        for entries in replay(room.log, position):
+            if data := b"".join(self._as_heard(entry, skip_own=skip_own) for entry in entries):
+                self._outbox.write(data)
+                self._outbox.wait(SEND_SECONDS)
+        if room.log.epoch != epoch:  # it counts in one that is over
+            raise Refused(Code.UNAVAILABLE)
+
+    def _as_heard(self, entry: Entry, *, skip_own: bool) -> bytes:
+        if entry.origin == self.origin:
+            return self.acknowledge(entry)
+        if skip_own and name_key(entry.sender) == name_key(self.name):  # it has left and come again as another
+            return encode(Ack(entry.lines, self._said)) if self._tracked else b""
+        return entry.block
 
     def _join(self, room: Room) -> None:
         if self._here:  # it may have been expelled meanwhile

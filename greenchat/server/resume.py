@@ -28,13 +28,13 @@ def origin_of(hello: Hello) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(part.encode()).digest() for part in parts)).hexdigest()[:32]
 
 
-def resume_position(log: Log, hello: Hello) -> int:
-    """The position after which the client of *hello* is to hear all.
+def resume_position(log: Log, hello: Hello, grace: int) -> int:
+    """Return the position after which the client of *hello* hears all: for a new one *grace*, or its history.
 
     One from another epoch has missed all that there is in this one; what the log has forgotten, everybody has missed.
     """
     if not hello.epoch:
-        position = log.position - min(hello.history, MAX_HISTORY)
+        position = min(log.position - min(hello.history, MAX_HISTORY), grace)
     elif hello.epoch == log.epoch:
         position = min(hello.position, log.position)
     else:

@@ -18,6 +18,7 @@ from greenchat.log.memory import MemoryLogs
 from greenchat.net import next_turn
 from greenchat.protocol.limits import (
     CATCH_UP_SECONDS,
+    JOIN_GRACE_SIZE,
     MAX_PASS,
     MAX_PIECE,
     MAX_UNKEPT,
@@ -25,6 +26,7 @@ from greenchat.protocol.limits import (
     STEADY_RATE,
 )
 from greenchat.protocol.names import name_key
+from greenchat.server.grace import JoinGrace
 
 __all__ = ["Budget", "Member", "Room"]
 
@@ -86,11 +88,15 @@ class Budget:
 class Room:
     """Everyone who hears what one of them says, in the order of a log that is one of *logs*.
 
-    It shares its *budget* with others. May wait. Raises `Refused` if its log can't be had at the moment.
+    It shares its *budget* with others. A new member hears the last *grace* seconds first. May wait. Raises `Refused`
+    if its log can't be had at the moment.
     """
 
-    def __init__(self, name: str = "", logs: Logs | None = None, budget: Budget | None = None) -> None:
+    def __init__(
+        self, name: str = "", logs: Logs | None = None, budget: Budget | None = None, grace: float = 0
+    ) -> None:
         self.name = name
+        self._grace = JoinGrace(grace)
         self._budget = budget or Budget()
         self._members: dict[Member, float] = {}
         """In the order of joining, each with when what it has said would be said at `limits.STEADY_RATE`."""
@@ -105,9 +111,16 @@ class Room:
         """Bytes placed since the last look at who is behind."""
         self._logs = logs or MemoryLogs()
         self.log: Log = self._logs.open(name_key(name), weakref.proxy(self))
+        if grace:
+            self._grace.seed(self.log.recent(grace, JOIN_GRACE_SIZE), self.log.position)
 
     def __len__(self) -> int:
         return len(self._members)
+
+    @property
+    def grace(self) -> int:
+        """The position after which a member that joins now hears all."""
+        return self._grace.begin(self.log.position)
 
     def join(self, member: Member) -> None:
         """From now on *member* hears the others; what was placed before is not for it."""
@@ -162,6 +175,7 @@ class Room:
     def place(self, entry: Entry) -> None:
         """*entry* is the next. Never waits."""
         self._since_look += len(entry.block)
+        self._grace.note(entry)
         if not self._turn_ends:
             self._turn_ends = True
             self._logs.soon(self._end_turn)
@@ -196,6 +210,7 @@ class Room:
 
     def restart(self) -> None:
         """Positions so far mean nothing any more: who counts them has to come again."""
+        self._grace.clear()
         for member in list(self._members):
             member.restart()
 

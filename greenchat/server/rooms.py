@@ -21,10 +21,14 @@ LOBBY = "lobby"
 
 
 class Rooms:
-    """Rooms by name; one that nobody is in any more is kept, with what was said, for those who come back."""
+    """Rooms by name; one that nobody is in any more is kept, with its last lines, for those who come back.
 
-    def __init__(self, logs: Logs) -> None:
+    A new member of a room hears its last *grace* seconds first.
+    """
+
+    def __init__(self, logs: Logs, grace: float = 0) -> None:
         self._logs = logs
+        self._grace = grace
         self._budget = Budget()
         self._rooms: OrderedDict[str, Room] = OrderedDict()
         """Those that were entered last at the end."""
@@ -70,7 +74,7 @@ class Rooms:
         with opening:
             room = self._known.get(key)
             if room is None:
-                room = self._known[key] = Room(name, self._logs, self._budget)
+                room = self._known[key] = Room(name, self._logs, self._budget, self._grace)
             return room
 
     def _make_place(self) -> None:

@@ -13,7 +13,14 @@ from greenchat.errors import Code, ListenError, Refused
 from greenchat.log.log import Logs
 from greenchat.log.memory import MemoryLogs
 from greenchat.net import LOOPBACK, Listener, is_loopback, listen, send_now
-from greenchat.protocol.limits import DRAIN_SECONDS, FLUSH_SECONDS, HIGH_WATERMARK, TURNED_OUT, WAITING_SECONDS
+from greenchat.protocol.limits import (
+    DRAIN_SECONDS,
+    FLUSH_SECONDS,
+    HIGH_WATERMARK,
+    JOIN_GRACE_SECONDS,
+    TURNED_OUT,
+    WAITING_SECONDS,
+)
 from greenchat.protocol.records import Addresses
 from greenchat.protocol.wire import ServerWire
 from greenchat.server.admission import Admission
@@ -49,6 +56,7 @@ class ChatServer:
 
     A member for whom more than *backlog* bytes wait is dropped. One that says more than *member_rate* bytes a second
     for long has to wait; 0 is any number, and None is `limits.MEMBER_RATE`, but any number on this machine.
+    A new member hears the last *join_grace* seconds of its room first.
     With a *certificate* all chat is encrypted; with a *registry*, too, each name belongs to the key that used it first,
     and *members_only* lets nobody in who has none of them, unless invited. Without a certificate the server has to be
     on this machine alone, unless *insecure* says that anybody on the way may read and change what is said and sent.
@@ -66,6 +74,7 @@ class ChatServer:
         host: str | None = None,
         backlog: int = HIGH_WATERMARK,
         member_rate: int | None = None,
+        join_grace: float = JOIN_GRACE_SECONDS,
         certificate: "Certificate | None" = None,
         registry: "Registry | None" = None,
         members_only: bool = False,
@@ -79,6 +88,7 @@ class ChatServer:
         self.port = port
         self._backlog = backlog
         self._member_rate = member_rate
+        self._join_grace = join_grace
         self._certificate = certificate
         self._registry = registry
         self._door = _door(registry, members_only=members_only) if certificate and registry else None
@@ -174,7 +184,7 @@ class ChatServer:
     def _build(self) -> None:
         """The parts of the server. Raises `LogError`."""
         self._relay = RelayRoom()
-        self._rooms = Rooms(self._logs)
+        self._rooms = Rooms(self._logs, self._join_grace)
         directory: Directory[Party] = Directory()
         self._office = TicketOffice(directory, self._relay)
         self._context = ServerContext(

@@ -298,6 +298,28 @@ def test_who_does_not_catch_up_at_all_holds_up_the_others_for_a_while_only(
     until(lambda: len(slow.placed) == 2)
 
 
+def test_log_knows_which_lines_were_just_said_on_other_nodes(redis: RedisServer, here: Node, there: Node) -> None:
+    other = there.logs.open("lobby", Audience())
+    append(other, 1, 2, origin="bob")
+    other.settle("")
+    redis.command("XADD", other.stream, f"{other.epoch}-3", "b", "old", "l", "1", "o", "cat", "s", "0", "t", "5")
+    redis.command("HSET", "{greenchat}:room:lobby", "position", "3")
+    append(other, 3, 4, origin="bob")
+    other.settle("")
+    log = opened(here.logs)
+    assert [log.recent(seconds, 1000) for seconds in (60, 0)] == [3, 5]
+    assert log.recent(60, 7) == 4  # bytes, for one line of two
+
+
+def test_log_that_has_only_garbage_has_nothing_recent(redis: RedisServer, here: Node) -> None:
+    log = here.logs.open("lobby", Audience())
+    redis.command("XADD", log.stream, f"{log.epoch}-7", "what", "is this")
+    assert log.recent(60, 1000) == log.position
+    redis.command("DEL", log.stream)
+    redis.command("SET", log.stream, "garbage")
+    assert log.recent(60, 1000) == log.position
+
+
 def test_many_lines_are_trimmed(redis: RedisServer) -> None:
     node = Node(redis.url, kept=100)
     node.start()

@@ -50,7 +50,18 @@ def test_origin_does_not_tell_the_secret() -> None:
 def test_it_goes_on_where_it_was_as_far_as_there_is_anything(asked: dict[str, object], position: int) -> None:
     log = filled(50, begin=10)
     log.epoch = "same"
-    assert resume_position(log, Hello(1, "ann", 0, **asked)) == position  # type: ignore[arg-type]  # as they are named there
+    hello = Hello(1, "ann", 0, **asked)  # type: ignore[arg-type]  # as they are named there
+    assert resume_position(log, hello, grace=50) == position
+
+
+@pytest.mark.parametrize(("asked", "position"), [({}, 45), ({"history": 3}, 45), ({"history": 7}, 43)])
+def test_new_one_hears_the_last_moments_too(asked: dict[str, int], position: int) -> None:
+    assert resume_position(filled(50), Hello(1, "ann", 0, **asked), grace=45) == position  # type: ignore[arg-type]  # the same
+
+
+def test_one_that_comes_back_hears_nothing_twice() -> None:
+    log = filled(50)
+    assert resume_position(log, Hello(1, "ann", 0, epoch=log.epoch, position=48), grace=45) == 48
 
 
 def test_what_was_missed_is_told_to_its_end_though_more_comes_meanwhile() -> None:

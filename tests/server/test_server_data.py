@@ -115,7 +115,7 @@ def test_restart_loses_and_doubles_nothing(tmp_path: Path, monkeypatch: pytest.M
         server.stop()
     for number in range(100, 200):
         ann.send(str(number))
-    with contextlib.closing(DurableLogs(tmp_path / "data")) as logs, ChatServer(port, logs=logs):
+    with contextlib.closing(DurableLogs(tmp_path / "data")) as logs, ChatServer(port, logs=logs, join_grace=0):
         assert heard(bob, 200) == [f"ann: {number}" for number in range(200)]
         until(lambda: back == [0, 0])
         until(lambda: ann.unacknowledged == 0)
