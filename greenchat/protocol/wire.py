@@ -229,7 +229,7 @@ def _runs(block: bytes) -> Iterator[tuple[bool, bytes]]:
 class ServerWire(_Wire):
     """A server's side of a connection."""
 
-    __slots__ = ("_is_http", "_last_word", "longest")
+    __slots__ = ("_is_http", "_last_word", "longest", "name_as_sent")
 
     _ALLOWED = (Get, Have, Refuse, List, Private, Ping)
 
@@ -237,6 +237,8 @@ class ServerWire(_Wire):
         super().__init__(MAX_LINE)
         self.longest = MAX_LINE
         """Bytes of the longest record that the peer reads."""
+        self.name_as_sent = ""
+        """The name in the hello before it was normalised: a proof is a signature of that."""
         self._is_http = False
         self._last_word: type[Refused | Error | Sorry] | None = None
 
@@ -279,6 +281,7 @@ class ServerWire(_Wire):
         if hello.said > MAX_SAID:
             raise ProtocolError(Code.BAD_RECORD)
         room = user_name(hello.room) if hello.room else ""
+        self.name_as_sent = hello.name
         return hello.replace(v=min(hello.v, VERSION), name=user_name(hello.name), room=room)
 
     def welcome(self, hello: Hello, epoch: str = "", position: int = 0, said: int = 0) -> bytes:

@@ -32,6 +32,8 @@ class Claim:
     certificate: bytes
     server: bytes
     """The server's certificate, in DER, that the client has been shown."""
+    name: str
+    """The name as the client spells it."""
     nonce: str = field(default_factory=new_nonce)
 
     @property
@@ -49,12 +51,12 @@ class Door:
         self._failing: OrderedDict[str, deque[float]] = OrderedDict()
         """When attempts from a network have failed, those that failed last at the end."""
 
-    def claim(self, hello: Hello, server: bytes) -> Claim:
-        """What the client of *hello* has to prove to who has shown the certificate *server*.
+    def claim(self, hello: Hello, server: bytes, name: str) -> Claim:
+        """Return what the client of *hello* has to prove, which was shown the certificate *server*.
 
-        Raises `ProtocolError` if it shows none of its own.
+        It signs *name* as it spells it. Raises `ProtocolError` if it shows no certificate of its own.
         """
-        return Claim(hello, certificate_of(hello.certificate), server)
+        return Claim(hello, certificate_of(hello.certificate), server, name)
 
     def admit(self, claim: Claim, proof: Proof, host: str) -> None:
         """Let the client from *host* in, whose *proof* this is. Raises `Refused`.
@@ -62,7 +64,7 @@ class Door:
         The owner of a name is heard however often others have failed from there.
         """
         hello = claim.hello
-        proven = is_proof(proof.signature, claim.certificate, claim.nonce, claim.server, hello.name)
+        proven = is_proof(proof.signature, claim.certificate, claim.nonce, claim.server, claim.name)
         if proven and self._ask(self._registry.owns, hello.name, claim.owner):
             self._enter(hello.name, claim.owner, host, hello.invite)
             return

@@ -153,7 +153,7 @@ class Session:
                     events += self._wire.receive(data)
                     self._pause(data)
                     self._check_encrypted(events)
-                    if self._wire.state is State.PROVING and self._claim is None:
+                    if self._claim is None and any(isinstance(event, Hello) and event.certificate for event in events):
                         self._challenge(events)
         except gevent.Timeout as timeout:
             if timeout is not deadline:
@@ -171,9 +171,10 @@ class Session:
             raise ProtocolError(Code.TLS_REQUIRED)
 
     def _challenge(self, events: list[Event]) -> None:
+        """Ask the client of a hello to prove its name; raise if more came with the hello, as that can be no proof."""
         match events:
             case [Hello() as hello] if self._context.door:
-                self._claim = self._context.door.claim(hello, self._inlet.shown)
+                self._claim = self._context.door.claim(hello, self._inlet.shown, self._wire.name_as_sent)
                 self._outbox.write(encode(Challenge(self._claim.nonce)))
             case _:
                 raise ProtocolError(Code.UNEXPECTED)

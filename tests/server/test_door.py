@@ -29,7 +29,7 @@ class ServerContext:
         self.door = Door(self.registry, members_only=False)
 
     def claim(self, hello: Hello) -> Claim:
-        return self.door.claim(hello, self.certificate.der)
+        return self.door.claim(hello, self.certificate.der, hello.name)
 
     def come(self, who: Identity, name: str, *, host: str = AWAY, at: Certificate | None = None) -> Code | None:
         """What becomes of *who*, that wants to be called *name*; it proves that to the server *at* which it is."""

@@ -1,6 +1,7 @@
 """Sessions of a server where names belong to keys."""
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,6 +144,37 @@ def test_row_27_what_is_no_proof_is_refused(house: ServerContext, ann: Identity,
     wire.send(answer)
     assert wire.record(Refused).code in (Code.UNEXPECTED, Code.BAD_PROOF, Code.BAD_RECORD)
     house.enter(ann, "ann")
+
+
+@pytest.mark.attack(27)
+@pytest.mark.parametrize(
+    "more", [encode(Proof("AAAA")), encode(Proof("AAAA")) + b"hi\n", b"hi\n", encode(Get(1, "a", "b"))]
+)
+def test_whatever_comes_in_one_piece_with_a_hello_that_has_a_certificate_is_refused(
+    house: ServerContext, ann: Identity, eve: Identity, more: bytes
+) -> None:
+    other = house.enter(eve, "eve")
+    wire = house.wire(encode(Hello(1, "ann", 0, text_of(ann.certificate))) + more)
+    assert wire.record(Refused).code == Code.UNEXPECTED
+    assert wire.rest() == b""
+    house.enter(ann, "ann").send(b"it is me\n")
+    assert other.line() == b"ann: it is me"
+
+
+def test_proof_in_one_piece_with_a_hello_is_refused_where_nobody_asks_for_proofs(ann: Identity) -> None:
+    with ChatServer() as server:
+        wire = Wire(server.port)
+        wire.send(encode(Hello(1, "ann", 0, text_of(ann.certificate))) + encode(Proof("AAAA")))
+        assert wire.record(Refused).code == Code.UNEXPECTED
+        wire.close()
+
+
+@pytest.mark.parametrize("name", ["Jose\u0301", "Jos\u00e9", "\u1112\u1161\u11ab"], ids=["NFD", "NFC", "jamo"])
+def test_name_is_proved_as_the_client_spells_it(house: ServerContext, ann: Identity, eve: Identity, name: str) -> None:
+    composed = unicodedata.normalize("NFC", name)
+    assert house.come(ann, name).record(Welcome).name == composed
+    assert house.come(eve, composed).record(Refused).code == Code.NAME_OWNED
+    assert house.come(ann, composed).record(Welcome).name == composed
 
 
 @pytest.mark.parametrize("certificate", ["!", "AAAA", "x" * 4000])
