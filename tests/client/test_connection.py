@@ -259,7 +259,7 @@ def test_server_without_sessions_is_not_come_back_to_with_what_waits(away: Away,
 def test_it_is_told_why_it_is_not_back_yet(away: Away, stub: Stub) -> None:
     def serve() -> None:
         welcome(stub).close()
-        for code in (Code.NAME_TAKEN, Code.NAME_TAKEN, Code.SERVER_FULL):
+        for code in (Code.NAME_TAKEN, Code.NAME_TAKEN, Code.NAME_ALIKE, Code.SERVER_FULL):
             wire = stub.accept()
             wire.record(Hello)
             wire.tell(Refused(code, "no"))
@@ -270,7 +270,12 @@ def test_it_is_told_why_it_is_not_back_yet(away: Away, stub: Stub) -> None:
     away.client("ann", stub.port)
     serving.get(timeout=5)
     until(lambda: away.back)
-    assert [each.code for each in away.lost] == [Code.SERVER_GONE, Code.NAME_TAKEN, Code.SERVER_FULL]
+    assert [each.code for each in away.lost] == [
+        Code.SERVER_GONE,
+        Code.NAME_TAKEN,
+        Code.NAME_ALIKE,
+        Code.SERVER_FULL,
+    ]
     assert str(away.lost[1]) == "not back yet: no"
 
 

@@ -10,9 +10,10 @@ from greenchat.client.menu import MENU, run_menu
 from greenchat.errors import BadName, Code, ProtocolError, SecurityError
 from greenchat.protocol.codec import SOH, decode, encode
 from greenchat.protocol.foreign import is_foreign
+from greenchat.protocol.joiners import JOINERS
 from greenchat.protocol.limits import MAX_DELIVERY, MAX_LINE, MAX_NAME_CHARACTERS
 from greenchat.protocol.names import file_name, looks, name_key, user_name
-from greenchat.protocol.text import UNSAFE, safe_block, safe_line
+from greenchat.protocol.text import MARK, UNSAFE, safe_block, safe_line
 from greenchat.protocol.wire import ClientWire, Event, Failure, ServerWire, Text, message_line
 from greenchat.security.keys import certificate_in, signed_by
 from greenchat.security.known import Known
@@ -54,7 +55,8 @@ def server_wire(data: bytes) -> None:
     wire = ServerWire()
     wire.receive(data)
     assert UNSAFE.search(wire.farewell(Code.FAILED)[1:-1].decode()) is None
-    if is_foreign(data.partition(b"\n")[0].removesuffix(b"\r")) and b"\n" in data[:MAX_LINE]:
+    first, end, _ = data.partition(b"\n")
+    if end and len(first) < MAX_LINE and not first.startswith(SOH) and is_foreign(first.removesuffix(b"\r")):
         assert [type(event) for event in ServerWire().receive(data)] == [Failure]
 
 
@@ -102,7 +104,9 @@ def name(data: bytes) -> None:
         assert user_name(found) == found
         assert 1 <= len(found) <= MAX_NAME_CHARACTERS
         assert UNSAFE.search(found) is None
-        assert ":" not in found
+        assert not {":", MARK} & set(found)
+        assert ":" not in looks(found)[0]
+        assert name_key(user_name(found.translate(JOINERS))) == name_key(found)
         assert name_key(name_key(found)) == name_key(found)
         assert looks(found) == looks(found)
     try:
@@ -122,6 +126,7 @@ def text(data: bytes) -> None:
     assert safe.count(b"\n") == block.count(b"\n")
     assert len(safe) <= 3 * len(block)
     assert safe_block(safe) == safe
+    assert not any(shown.strip().startswith(MARK) for shown in safe.decode().split("\n"))
     line = data.decode(errors="replace")
     assert UNSAFE.search(safe_line(line)) is None
     try:
