@@ -153,6 +153,11 @@ class WorkerPairs(Pairs[int]):
         """Bytes that a pair has moved from the requester (0), or from the owner (1)."""
         return self.worker._pairs[number]._ways[way].moved
 
+    def taken(self, way: int, number: int = 0) -> int:
+        """Return the bytes that the worker has read from the requester (0), or from the owner (1)."""
+        mover = self.worker._pairs[number]._ways[way]._mover
+        return (self.moved(way, number) + (mover.held if mover else 0)) // 2  # moved: read and written bytes
+
     def stop(self) -> None:
         """Returns when the worker has ended, and raises what it has."""
         with contextlib.suppress(OSError):  # it has been closed

@@ -396,18 +396,34 @@ def test_streams_with_rests_of_any_size_are_exact(pumps: WorkerPairs) -> None:
         exchange(one, other)
 
 
-def test_row_23_slow_sink_has_bytes_of_its_source_move_all_the_time(
+@pytest.mark.attack(23)
+def test_slow_sink_is_given_bytes_before_its_socket_becomes_writable(
     pumps: WorkerPairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay_worker, "_NUDGE", 0.01)
     one, other = pumps.greeted()
     talking = gevent.spawn(say_until_it_breaks, one)
-    until(lambda: pumps.worker._pairs[0]._ways[0]._behind)
-    way = pumps.worker._pairs[0]._ways[0]
-    taken, take = [0], way._take
-    monkeypatch.setattr(way, "_take", lambda mover: taken.append(take(mover)))
+    until(lambda: is_stuck(one.sock))
+    moved = pumps.moved(0)
     other.exactly(64 * 1024)  # less than a third of what waits in the socket
-    until(lambda: sum(taken) > 0)
-    assert way._behind
+    until(lambda: pumps.moved(0) > moved)
+    pumps.stop()
+    talking.join()
+
+
+@pytest.mark.attack(23)
+def test_source_of_a_slow_sink_is_read_while_the_sink_takes_nothing(
+    pumps: WorkerPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_worker, "_NUDGE", 60)  # the test does it
+    one, _ = pumps.greeted()
+    talking = gevent.spawn(say_until_it_breaks, one)
+
+    def nudge_takes() -> bool:
+        taken = pumps.taken(0)
+        pumps.worker._pairs[0].nudge()
+        return pumps.taken(0) > taken
+
+    until(nudge_takes)
     pumps.stop()
     talking.join()
