@@ -163,10 +163,12 @@ def test_log_of_which_redis_has_lost_the_end_begins_anew_though_others_have_gone
     redis: RedisServer, here: Node, there: Node
 ) -> None:
     log = here.logs.open("lobby", heard := Audience())
-    append(log, 1, 2)
+    append(log, 1)
     log.settle("")
-    redis.command("XDEL", log.stream, f"{log.epoch}-2")
-    redis.command("XSETID", log.stream, f"{log.epoch}-1")
+    redis.command("COPY", log.stream, "kept")
+    append(log, 2)
+    log.settle("")
+    redis.command("RENAME", "kept", log.stream)  # XSETID does not go back behind a deleted entry in newer servers
     redis.command("HSET", "{greenchat}:room:lobby", "position", "1")
     other = there.logs.open("lobby", Audience())
     append(other, 1, origin="bob")
