@@ -180,7 +180,6 @@ def test_of_a_flood_nobody_loses_a_line(running: Server, stack: ExitStack, tmp_p
         assert listener.err.text == ""
 
 
-@pytest.mark.skipif(not shutil.which("nc"), reason="netcat is not installed")
 def test_two_guests_with_netcat_and_two_clients(running: Server, stack: ExitStack, tmp_path: Path) -> None:
     guests = [stack.enter_context(_Netcat(running.port)) for _ in range(2)]
     clients = [stack.enter_context(Client(running.port, tmp_path / name)) for name in ("ann", "bob")]
@@ -210,9 +209,26 @@ def _wait_until_heard(speaker: Program, listener: Program, line: str) -> None:
     pytest.fail("nobody heard the guest")
 
 
+NETCAT = """
+import os, socket, sys, threading
+
+def send():
+    while data := os.read(0, 65536):
+        sock.sendall(data)
+
+with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as sock:
+    threading.Thread(target=send, daemon=True).start()
+    while data := sock.recv(65536):
+        os.write(1, data)
+"""
+
+
 class _Netcat(Program):
+    """The netcat of the system, or a program as simple where none is installed."""
+
     def __init__(self, port: int) -> None:
-        super().__init__("-c", "import os, sys; os.execvp('nc', sys.argv[1:])", "nc", "127.0.0.1", str(port))
+        program = "import os, sys; os.execvp('nc', ['nc', *sys.argv[1:]])" if shutil.which("nc") else NETCAT
+        super().__init__("-c", program, "127.0.0.1", str(port))
 
 
 @pytest.mark.parametrize("count", [30, pytest.param(100, marks=pytest.mark.slow)])
