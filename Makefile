@@ -17,7 +17,6 @@ test: .venv/dev
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	@command -v redis-server >/dev/null || echo "redis-server is not installed: the tests of several servers as one chat are left out"
 	.venv/bin/python -m pytest -n auto
 
 slow: .venv/dev

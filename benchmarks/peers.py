@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from benchmarks.processes import connect, free_port, running, version, workplace
+from benchmarks.redis_servers import redis_servers
 from greenchat.protocol.codec import encode
 from greenchat.protocol.records import Hello
 
-__all__ = ["BARE", "CLIENTS", "GREENCHAT", "PEERS", "Peer", "Server", "absent", "versions"]
+__all__ = ["BARE", "CLIENTS", "GREENCHAT", "PEERS", "REDIS", "Peer", "Server", "absent", "versions"]
+
+REDIS: Final = next(iter(redis_servers().values()), "redis-server")
 
 TOP: Final = Path(__file__).resolve().parent.parent
 
@@ -112,7 +115,7 @@ def _redis(_home: Path, port: int, bound: int) -> list[str]:
         "client-output-buffer-limit": f"pubsub {bound} 0 0",
         "loglevel": "warning",
     }
-    return ["redis-server", *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
+    return [REDIS, *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
 
 
 def _redis_command(*words: bytes) -> bytes:
@@ -227,7 +230,7 @@ PEERS: Final[dict[str, Peer]] = {
         say=lambda text: _redis_command(b"PUBLISH", b"room", text),
         joined=b"room\r\n:1\r\n",
         speak=lambda _name: _redis_command(b"CLIENT", b"REPLY", b"OFF"),
-        version_command=("redis-server", "--version"),
+        version_command=(REDIS, "--version"),
     ),
     "NATS": Peer(
         _nats,

@@ -20,7 +20,7 @@ from typing import Any, Final
 import gevent
 
 from benchmarks.load import LoadError
-from benchmarks.peers import TOP
+from benchmarks.peers import REDIS, TOP
 from benchmarks.processes import child, connect, deadline, free_port, running, workplace
 from benchmarks.report import Figures
 from greenchat.client import ChatClient
@@ -281,7 +281,7 @@ def _nodes(home: Path, stack: contextlib.ExitStack, count: int) -> tuple[_Machin
 def redis_command(port: int) -> list[str]:
     """A Redis that keeps all on its disk."""
     options = {"port": port, "bind": "127.0.0.1", "save": "", "appendonly": "yes", "appendfsync": "everysec"}
-    return ["redis-server", *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
+    return [REDIS, *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
 
 
 MEASURES: Final[dict[str, Callable[[], Figures]]] = {

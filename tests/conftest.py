@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import gevent
 import pytest
 from gevent import get_hub, socket
-from redis_server import RedisServer
+from redis_server import PROGRAMS, RedisServer
 
 from greenchat import ChatClient, ChatServer
 from greenchat.net import listen
@@ -250,7 +250,15 @@ def people(server: ChatServer, tmp_path: Path) -> Iterator[People]:
 
 
 @pytest.fixture(scope="session")
-def shared_redis() -> Iterator[RedisServer]:
+def redis_program(request: pytest.FixtureRequest) -> None:
+    """Choose the Redis server that is started from now on: the packaged one, or the one in the parameter."""
+    if not PROGRAMS or not find_spec("redis"):
+        pytest.skip("no Redis server, or not the library redis, is installed: see the extra dev")
+    RedisServer.program = PROGRAMS[getattr(request, "param", next(iter(PROGRAMS)))]
+
+
+@pytest.fixture(scope="session")
+def shared_redis(redis_program: None) -> Iterator[RedisServer]:
     with RedisServer() as running:
         yield running
 

@@ -1,28 +1,27 @@
-"""A real Redis, which a test may kill, stop and start again."""
+"""A real Redis, or Valkey, which a test may kill, stop and start again."""
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Final, Self
 
 import gevent
 import pytest
 from gevent import socket
 
+from benchmarks.redis_servers import redis_servers
 from greenchat.net import listen
 
-__all__ = ["RedisServer", "free_port", "needs_redis"]
+__all__ = ["PROGRAMS", "RedisServer", "free_port", "needs_redis", "with_tls"]
 
-needs_redis = pytest.mark.skipif(
-    not (shutil.which("redis-server") and find_spec("redis")) and not os.environ.get("CI"),
-    reason="redis-server or greenchat[redis] is not installed",
-)
-"""Where there is none the tests are left out; continuous integration never leaves them out."""
+PROGRAMS: Final = dict(sorted(redis_servers().items()))
+"""Paths of the servers that are tested. The packaged one comes first: it is what every machine has."""
+
+needs_redis = pytest.mark.usefixtures("redis_program")
+"""A test that starts a Redis; it is skipped where none is installed."""
 
 
 def free_port() -> int:
@@ -31,10 +30,23 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-class RedisServer:
-    """One that writes each change to its disk before it answers (AOF), with more *options*."""
+def with_tls() -> str:
+    """Return the path of a server that is built with TLS, or skip the test."""
+    for program in PROGRAMS.values():
+        command = [program, "--port", "0", "--tls-port", "1"]
+        if "Failed to configure TLS" in subprocess.run(command, capture_output=True, text=True, check=False).stdout:
+            return program  # it lacks no more than a certificate
+    pytest.skip("no Redis server with TLS is installed")
 
-    def __init__(self, *options: str) -> None:
+
+class RedisServer:
+    """A server that writes each change to its disk before it answers (AOF), with more *options*."""
+
+    program: ClassVar[str] = next(iter(PROGRAMS.values()), "redis-server")
+    """The path of the server that is tested now."""
+
+    def __init__(self, *options: str, program: str = "") -> None:
+        self._program = program or self.program
         self._options = options
         self._home = Path(tempfile.mkdtemp(prefix="greenchat-redis-"))
         self.port = free_port()
@@ -45,7 +57,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._home)]
+        command = [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._home)]
         options = ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--loglevel", "warning"]
         self.process = subprocess.Popen([*command, *options, *self._options], stdout=subprocess.DEVNULL)
         while not self._answers():

@@ -1,15 +1,20 @@
-"""Two nodes on one Redis, which try again soon."""
+"""Two nodes on one Redis, which try again soon; each test runs with each Redis server that is installed."""
 
 from collections.abc import Iterator
 
 import pytest
 from backplane.nodes import node_of
-from redis_server import RedisServer
+from redis_server import PROGRAMS, RedisServer
 
 from greenchat.backplane import clients
 from greenchat.backplane import node as node_module
 from greenchat.backplane.node import Node
 from greenchat.log import queue
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "redis_program" in metafunc.fixturenames and len(PROGRAMS) > 1:
+        metafunc.parametrize("redis_program", PROGRAMS, indirect=True, scope="session")
 
 
 @pytest.fixture(autouse=True)

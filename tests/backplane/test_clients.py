@@ -11,7 +11,7 @@ from backplane.nodes import node_of
 from conftest import until
 from credentials import Authority
 from log.helpers import everything, opened, say
-from redis_server import RedisServer, free_port, needs_redis
+from redis_server import RedisServer, free_port, needs_redis, with_tls
 
 from greenchat.backplane.clients import without_password
 from greenchat.backplane.node import Node
@@ -30,7 +30,7 @@ def encrypted(home: Path) -> Iterator[str]:
     authority.certify(home / "redis.pem", "127.0.0.1")
     files = ["--tls-cert-file", str(home / "redis.pem"), "--tls-key-file", str(home / "redis.pem")]
     others = ["--tls-ca-cert-file", str(authority.path), "--tls-auth-clients", "no"]
-    with RedisServer("--tls-port", str(port), *files, *others):
+    with RedisServer("--tls-port", str(port), *files, *others, program=with_tls()):
         yield f"rediss://127.0.0.1:{port}?ssl_ca_certs={authority.path}"
 
 
@@ -54,7 +54,7 @@ class Watched:
         settings = home / "sentinel.conf"
         settings.write_text(f"port {self.port}\nsentinel monitor chat 127.0.0.1 {redis.port} 1\nlogfile /dev/null\n")
         self.url = f"redis+sentinel://127.0.0.1:{self.port}/chat"
-        self._process = subprocess.Popen(["redis-server", str(settings), "--sentinel"])
+        self._process = subprocess.Popen([RedisServer.program, str(settings), "--sentinel"])
         until(self._answers)
 
     def _answers(self) -> bool:

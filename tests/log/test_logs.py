@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from log.helpers import Audience, everything, opened, say
-from redis_server import RedisServer, needs_redis
+from redis_server import RedisServer
 
 from greenchat.backplane.node import Node
 from greenchat.log.durable import DurableLogs
@@ -36,7 +36,7 @@ def shared(redis: RedisServer) -> Iterator[Logs]:
         yield node.logs
 
 
-@pytest.fixture(params=["memory", "durable", pytest.param("shared", marks=needs_redis)])
+@pytest.fixture(params=["memory", "durable", "shared"])
 def logs(request: pytest.FixtureRequest) -> Logs:
     made: Logs = request.getfixturevalue(request.param)
     return made
