@@ -43,7 +43,10 @@ if find_spec("hypothesis"):
     settings.load_profile("greenchat")
 
 PATIENCE = 60.0
-"""Seconds for one test; a hang is a failure. Those that are to take minutes bound each of their steps."""
+"""Seconds for one test; a hang is a failure."""
+
+SLOW_PATIENCE = 600.0
+"""Seconds for a test that is marked as slow. A soak bounds each of its own steps."""
 
 
 def _open_descriptors() -> dict[int, str]:
@@ -52,6 +55,12 @@ def _open_descriptors() -> dict[int, str]:
         with contextlib.suppress(FileNotFoundError):  # the one that lists the directory
             found[int(fd.name)] = str(fd.readlink())
     return found
+
+
+def _patience(test: pytest.Item) -> float | None:
+    if test.get_closest_marker("soak"):
+        return None
+    return SLOW_PATIENCE if test.get_closest_marker("slow") else PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +76,7 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
         return [*fresh.items(), *(greenlet for greenlet in spawned if greenlet and not greenlet.dead)]
 
     try:
-        with gevent.Timeout(None if request.node.get_closest_marker("soak") else PATIENCE):
+        with gevent.Timeout(_patience(request.node)):
             yield
         with contextlib.suppress(gevent.Timeout), gevent.Timeout(5):
             while left():
