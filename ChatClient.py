@@ -1,12 +1,20 @@
 #!/usr/bin/env python3
 """The chat client: ``python ChatClient.py -l <own port> -p <server's port>``."""
 
-import signal
+import os
 import sys
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the program handles it, it ends without a traceback
+HERE = os.path.dirname(os.path.realpath(__file__))
 
-from greenchat.cli import client  # noqa: E402
+# Fetched files may lie here. Only the package is imported from here, and it then makes all other imports safe.
+sys.path = [entry for entry in sys.path if entry != HERE]
+if os.path.isdir(os.path.join(HERE, "greenchat")):
+    sys.path.insert(0, HERE)
+
+try:
+    from greenchat.launch import launch
+except ImportError:
+    sys.exit("ChatClient.py is alone: start it beside its package, the directory greenchat, or install that")
 
 if __name__ == "__main__":
-    sys.exit(client())
+    sys.exit(launch("client"))

@@ -1,3 +1,5 @@
+# -P keeps files that were fetched to this directory from being imported.
+#
 # make demo    see it work: a server and three clients chat and swap files (needs Python 3.11 and make)
 # make test    set up, then check style, types and behaviour
 # make slow    the tests that take minutes
@@ -11,7 +13,7 @@ PYTHON ?= python3
 .PHONY: demo test slow fuzz soak chaos clean
 
 demo: .venv/run
-	@.venv/bin/python demo.py
+	@.venv/bin/python -P demo.py
 
 test: .venv/dev
 	.venv/bin/ruff format --check .
@@ -35,22 +37,22 @@ chaos: .venv/dev
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "greenchat needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -P -m venv .venv
 
 .venv/run: .venv/bin/python pyproject.toml
 	@echo "setting up .venv, once"
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[secure]'
-	@.venv/bin/python -m compileall -q greenchat
+	@.venv/bin/python -P -m pip install --quiet --disable-pip-version-check --editable '.[secure]'
+	@.venv/bin/python -P -m compileall -q greenchat
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml
 	@echo "setting up .venv for development, once"
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@.venv/bin/python -m compileall -q greenchat
+	@.venv/bin/python -P -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@.venv/bin/python -P -m compileall -q greenchat
 	@touch $@ .venv/run
 
 .venv/fuzz: .venv/dev
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,fuzz]'
+	@.venv/bin/python -P -m pip install --quiet --disable-pip-version-check --editable '.[dev,fuzz]'
 	@touch $@
 
 clean:

@@ -3,9 +3,14 @@
 Each program is a process of its own with a directory of its own, driven as a person would: a line at a time.
 """
 
+import os
+import sys
+
+# Fetched files may lie beside this program: nothing is imported from here.
+sys.path = [entry for entry in sys.path if entry != os.path.dirname(os.path.realpath(__file__))]
+
 import struct
 import subprocess
-import sys
 import tempfile
 import threading
 import time

@@ -3,7 +3,14 @@
 To run: ``greenchat server`` and ``greenchat client``. To embed: `ChatServer` and `ChatClient`.
 """
 
-from greenchat.lazy import lazy
+import sys  # nothing else, and no syntax that Python 2 cannot read: see `greenchat.launch`
+
+if sys.version_info < (3, 11):  # noqa: UP036 - a checkout may be started by any Python
+    sys.exit(
+        "greenchat needs Python 3.11 or newer, and this is " + sys.version.split()[0] + ": start it with a newer one"
+    )
+
+from greenchat.lazy import lazy  # which older versions cannot read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

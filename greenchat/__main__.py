@@ -2,6 +2,6 @@
 
 import sys
 
-from greenchat.cli import main
+from greenchat.launch import launch
 
-sys.exit(main())
+sys.exit(launch())

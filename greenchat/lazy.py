@@ -1,6 +1,6 @@
 """Public names that are imported on first use (PEP 562)."""
 
-import sys
+import sys  # nothing else: this is imported while imports are not safe yet, see `greenchat.launch`
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

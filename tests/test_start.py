@@ -30,6 +30,11 @@ def test_package_imports_nothing_by_itself() -> None:
     assert parts(loaded("import greenchat")) == {"lazy"}
 
 
+def test_package_is_imported_before_any_module_of_the_standard_library() -> None:
+    before = loaded("import os", "-S")  # as every Python has it when it starts
+    assert loaded("import os, greenchat.launch", "-S") - before == {"greenchat", "greenchat.lazy", "greenchat.launch"}
+
+
 def test_client_loads_neither_server_nor_logs_nor_backplane() -> None:
     modules = loaded("import greenchat.cli.run_client; greenchat.client.ChatClient")
     assert parts(modules).isdisjoint({"server", "log", "backplane"})

@@ -42,7 +42,10 @@ _LOOK: Final = 0.02
 
 _GROUPS: Final = 2**32
 
-_BEGIN: Final = "import sys; sys.path[:] = sys.argv[1:]; from greenchat.server.relay_worker import main; main()"
+_BEGIN: Final = (
+    "import sys; sys.path[:] = sys.argv[1:2]; import greenchat;"  # nothing but the package: fetched files may lie there
+    " sys.path[:] = sys.argv[2:]; from greenchat.server.relay_worker import main; main()"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -196,7 +199,7 @@ def _start_process(boss: int) -> "subprocess.Popen[bytes]":
     """
     import subprocess
 
-    path = [*filter(os.path.isabs, sys.path), str(Path(greenchat.__file__).resolve().parent.parent)]
+    path = [str(Path(greenchat.__file__).resolve().parent.parent), *filter(os.path.isabs, sys.path)]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
     try:
         return subprocess.Popen(  # noqa: S603 - this interpreter, and a program that is written above

@@ -1,0 +1,34 @@
+"""The start of every program: make imports safe, then run a command.
+
+Fetched files arrive in the current directory, and a checkout may be that directory. Python imports from there, or from
+beside the program, before it looks anywhere else; so a file called ``random.py`` would be run by the next start. Until
+`launch` has cleared `sys.path`, only modules may be imported that Python itself has imported already.
+"""
+
+import os
+import sys
+
+__all__ = ["launch"]
+
+
+def launch(command: str = "main") -> int:
+    """Run *command*, a function of `greenchat.cli`, and return its exit status."""
+    _clear_path(os.curdir, os.path.dirname(os.path.realpath(sys.argv[0])))
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command handles it, it ends without a traceback
+    from greenchat import cli
+
+    return int(getattr(cli, command)())
+
+
+def _clear_path(*directories: str) -> None:
+    """Remove *directories* from `sys.path`, however they are written there."""
+    sys.path[:] = [entry for entry in sys.path if not any(_same(entry, directory) for directory in directories)]
+
+
+def _same(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path or os.curdir, other)
+    except OSError:
+        return False
