@@ -17,9 +17,12 @@ def launch(command: str = "main") -> int:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command handles it, it ends without a traceback
-    from greenchat import cli
+    try:
+        from greenchat import cli
 
-    return int(getattr(cli, command)())
+        return int(getattr(cli, command)())
+    except ImportError as error:
+        sys.exit(_remedy(error))
 
 
 def _clear_path(*directories: str) -> None:
@@ -32,3 +35,19 @@ def _same(path: str, other: str) -> bool:
         return os.path.samefile(path or os.curdir, other)
     except OSError:
         return False
+
+
+def _remedy(error: ImportError) -> str:
+    """Return one line that says how to get the package that could not be imported; raise *error* if it is our own."""
+    package = (error.name or "").partition(".")[0]
+    if package == "greenchat":
+        raise error
+    from greenchat.install import how_to_install
+
+    if not package:
+        return f"something that greenchat needs cannot be imported ({error}): {how_to_install()}"
+    if package in sys.stdlib_module_names:
+        return f"this Python was built without {package}, which greenchat needs: start it with another"
+    if isinstance(error, ModuleNotFoundError):
+        return f"greenchat needs {package}, which is not installed: {how_to_install()}"
+    return f"greenchat cannot use the {package} that is installed ({error}): {how_to_install()}"

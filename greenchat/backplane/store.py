@@ -40,7 +40,9 @@ class Store:
         try:
             import redis
         except ImportError:
-            raise LogError(Code.FAILED, "to use a backplane, install greenchat[redis]") from None
+            from greenchat.install import how_to_install
+
+            raise LogError(Code.FAILED, f"a backplane needs redis: {how_to_install('redis')}") from None
         self._redis: Any = redis
         self._failures = redis.RedisError, redis.exceptions.RedisClusterException, OSError
         self._name = without_password(url)

@@ -11,7 +11,7 @@ from typing import Final
 
 from greenchat.errors import Code, SecurityError
 
-__all__ = ["Identity", "certificate_in", "key_file", "signed_by"]
+__all__ = ["Identity", "certificate_in", "check_installed", "key_file", "signed_by"]
 
 _SUBJECT: Final = "greenchat"
 """Whose certificate it is in its own words: nobody's, because it is known by its fingerprint alone."""
@@ -19,6 +19,14 @@ _SUBJECT: Final = "greenchat"
 _FROM: Final = datetime(2020, 1, 1)  # noqa: DTZ001 - X.509 has no other time than UTC
 _UNTIL: Final = datetime(9999, 12, 31, 23, 59, 59)  # noqa: DTZ001 - the same
 """It never expires (RFC 5280, section 4.1.2.5): to those who know it, another would be a stranger's."""
+
+
+def check_installed() -> None:
+    """Raise `SecurityError` unless the extra is installed that makes keys, signs, and checks signatures."""
+    try:
+        from cryptography import x509  # noqa: F401 - loaded as a whole, because a part may be broken
+    except ImportError:
+        raise _missing() from None
 
 
 def key_file(path: Path) -> Path:
@@ -56,10 +64,12 @@ class Identity:
 
     def sign(self, message: bytes) -> bytes:
         """A signature that only this user can make. Raises `SecurityError`."""
-        with contextlib.suppress(ImportError, OSError, ValueError, TypeError):
+        try:
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
             from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
+        except ImportError:
+            raise _missing() from None
+        with contextlib.suppress(OSError, ValueError, TypeError):
             key = load_pem_private_key(self.path.read_bytes(), None)
             if isinstance(key, Ed25519PrivateKey):
                 return key.sign(message)
@@ -67,12 +77,12 @@ class Identity:
 
 
 def signed_by(certificate: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether *signature* of *message* was made with the key of *certificate*, both of which may be anything."""
+    """Return whether the key of *certificate* made *signature* of *message*; any of them may be garbage."""
     try:
         from cryptography import exceptions, x509
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     except ImportError:
-        return False
+        raise _missing() from None
     with contextlib.suppress(
         exceptions.InvalidSignature, exceptions.UnsupportedAlgorithm, x509.InvalidVersion, ValueError, TypeError
     ):
@@ -83,14 +93,20 @@ def signed_by(certificate: bytes, signature: bytes, message: bytes) -> bool:
     return False
 
 
+def _missing() -> SecurityError:
+    from greenchat.install import how_to_install
+
+    return SecurityError(Code.BAD_KEY, f"keys need cryptography: {how_to_install('secure')}")
+
+
 def _new_key() -> bytes:
-    """A key and its certificate, in PEM. The same key would always have the same certificate."""
+    """Make a key and its certificate, in PEM. A key would always have one and the same certificate."""
     try:
         from cryptography import x509
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     except ImportError:
-        raise SecurityError(Code.BAD_KEY, "to make keys, install greenchat[secure]") from None
+        raise _missing() from None
     key, encoding = Ed25519PrivateKey.generate(), serialization.Encoding.PEM
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, _SUBJECT)])
     certificate = x509.CertificateBuilder(name, name, key.public_key(), 1, _FROM, _UNTIL).sign(key, None)

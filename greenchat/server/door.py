@@ -12,6 +12,7 @@ from greenchat.errors import Code, Refused, SecurityError
 from greenchat.net import network
 from greenchat.protocol.limits import FAILURE_SECONDS, FAILURES, MAX_FAILING
 from greenchat.protocol.records import Hello, Proof
+from greenchat.security.keys import check_installed
 from greenchat.security.proof import certificate_of, is_proof, new_nonce
 from greenchat.security.tls import fingerprint
 from greenchat.server.registry import Registry
@@ -43,9 +44,13 @@ class Claim:
 
 
 class Door:
-    """The door of a server that lets in what its *registry* says."""
+    """The door of a server, which lets in what its *registry* says.
+
+    Raises `SecurityError` if proofs cannot be checked here.
+    """
 
     def __init__(self, registry: Registry, *, members_only: bool) -> None:
+        check_installed()
         self._registry = registry
         self._members_only = members_only
         self._failing: OrderedDict[str, deque[float]] = OrderedDict()

@@ -64,7 +64,7 @@ class ChatServer:
     As a *node*, which it does not close either, it is one chat with other servers: they and their users reach it at
     the addresses that it is to *advertise*, or where it listens. Then `start` may raise `LogError`.
     What happens to members is logged under ``greenchat.server``. Raises `ValueError` for members or a registry without
-    what they take.
+    what they take, and `SecurityError` for a registry where the extra that checks proofs is not installed.
     """
 
     def __init__(  # noqa: PLR0913 - each is one option of the program

@@ -81,5 +81,5 @@ def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.Monkey
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", no_redis)
-    with pytest.raises(LogError, match=r"install greenchat\[redis\]"):
+    with pytest.raises(LogError, match=r"a backplane needs redis: pip install "):
         Store("redis://127.0.0.1")

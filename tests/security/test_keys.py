@@ -8,6 +8,7 @@ import pytest
 from credentials import new_certificate  # noqa: F401
 
 from greenchat.errors import Code, SecurityError
+from greenchat.install import how_to_install
 from greenchat.security import keys
 from greenchat.security.keys import Identity, certificate_in, key_file, signed_by
 
@@ -70,7 +71,7 @@ def test_key_that_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
 
 def test_key_cannot_be_made_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    assert refusal(tmp_path / "key.pem") == "to make keys, install greenchat[secure]"
+    assert refusal(tmp_path / "key.pem") == f"keys need cryptography: {how_to_install('secure')}"
     assert names(tmp_path) == []
 
 
