@@ -20,7 +20,7 @@ __all__ = ["CARRIERS", "FILE", "Carrier", "Parties", "Place", "greenchat"]
 FILE: Final = "file"
 FIRST: Final = "first"
 SERVER: Final = Path(__file__).resolve().parent.parent / "ChatServer.py"
-SECURE: Final = ("cryptography", "platformdirs")
+SECURE: Final = ("cryptography",)
 PRIVILEGE_SEPARATION: Final = Path("/run/sshd")
 
 

@@ -40,7 +40,6 @@ STRANGERS = {
 OPTIONAL = {
     "blake3": "transfer/digest.py",
     "cryptography": "security/keys.py",
-    "platformdirs": "security/home.py",
     "redis": "backplane/store.py",
     "rich": "client/bars.py",
 }

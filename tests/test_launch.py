@@ -156,3 +156,37 @@ def test_program_without_its_package(tmp_path: Path, program: str) -> None:
     status, out, err = run("-S", program, home=tmp_path)  # -S leaves out what is installed
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert err.startswith(f"{program} is alone")
+
+
+# --- no home ----------------------------------------------------------------------------------
+
+
+@pytest.mark.attack(50)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can become somebody who is not listed")
+@pytest.mark.parametrize("home", [{}, {"HOME": "~"}, {"HOME": "/nowhere", "XDG_CONFIG_HOME": "~/.config"}])
+@pytest.mark.parametrize(
+    "command", ["client -l 0 -p 1 --tls", "server 0 --tls", "names list", "peers list", "fingerprint"]
+)
+def test_without_a_home_there_is_a_clear_line_and_no_key(tmp_path: Path, command: str, home: dict[str, str]) -> None:
+    tmp_path.chmod(0o777)
+    name, *arguments = command.split()
+    program = (
+        f"import os, sys, greenchat.cli as cli; run = cli.{name}; import cryptography.x509, greenchat.client.trust;"
+        "import greenchat.security.keys, greenchat.server.certificate, greenchat.server.registry;"
+        f"os.setuid(12345); sys.exit(run({arguments!r}))"
+    )
+    status, out, err = run("-c", program, home=tmp_path, PYTHONPATH=TOP, **home)
+    assert (status, out) == (1, "")
+    assert err == "there is no home directory for keys: set HOME, or XDG_CONFIG_HOME, to an absolute path\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.attack(50)
+def test_client_without_a_home_chats(tmp_path: Path) -> None:
+    unlisted = "import pwd, sys; pwd.getpwuid = {}.__getitem__"
+    program = f"{unlisted}; from greenchat.launch import launch; sys.exit(launch('client'))"
+    with Server() as server:
+        client = ["-c", program, "-l", "0", "-p", str(server.port), "--name", "ann"]
+        status, out, err = run(*client, home=tmp_path, PYTHONPATH=TOP)
+    assert (status, out.splitlines()[-1], err) == (0, GOODBYE, "")
+    assert list(tmp_path.iterdir()) == []

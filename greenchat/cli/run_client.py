@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from greenchat.cli.arguments import (
@@ -25,6 +24,7 @@ from greenchat.client.program import Program
 from greenchat.errors import SecurityError
 from greenchat.net import raise_descriptor_limit
 from greenchat.protocol.limits import DOWNLOADS, SHOWN_NAMES
+from greenchat.security.home import user_home
 from greenchat.transfer.share import shared_in
 
 if TYPE_CHECKING:  # only a client that encrypts needs these
@@ -107,8 +107,9 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
 
 
 def _is_home(share: str) -> bool:
-    with contextlib.suppress(OSError, RuntimeError):  # somebody may have none
-        return Path.home().samefile(share)
+    own = user_home()
+    with contextlib.suppress(OSError):
+        return own is not None and own.samefile(share)
     return False
 
 

@@ -9,8 +9,6 @@ from greenchat import cli
 from greenchat.errors import Code, Refused
 from greenchat.server.registry import Registry
 
-pytest.importorskip("platformdirs")
-
 KEY = f"SHA256:{'a' * 43}"
 Run = Callable[..., tuple[int, str, str]]
 

@@ -8,7 +8,6 @@ from greenchat.security.keys import Identity
 from greenchat.security.known import Known
 from greenchat.security.tls import fingerprint, short
 
-pytest.importorskip("platformdirs")
 pytest.importorskip("cryptography")
 
 MARK = fingerprint(b"a certificate")
