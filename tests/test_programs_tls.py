@@ -153,6 +153,7 @@ def test_user_is_asked_who_may_fetch(stack: ExitStack, tmp_path: Path, monkeypat
     ann.type("y")
     ann.err.wait_for("bob may fetch files from you\n")
     bob.err.wait_for("received fish.jpg from ann (4 bytes)\n")
+    ann.err.wait_for("sent fish.jpg to bob (4 bytes)\n")
     ann.type("n", "x")
     assert ann.status() == 0
     assert ann.err.lines[-1] == "no such option: type m, f or x, then Enter"
