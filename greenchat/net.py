@@ -1,25 +1,23 @@
-"""TCP on gevent, as both programs need it: where to listen, how to read fairly, whose address it is."""
+"""TCP on gevent, as both programs need it: where to listen, how to read fairly."""
 
 import contextlib
 import errno
-import functools
-import ipaddress
 import os
 import resource
 import select
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 import gevent
 from gevent import get_hub, socket
 from gevent.server import StreamServer
 
+from greenchat.addresses import resolve
 from greenchat.errors import Code, ListenError
 from greenchat.protocol import limits
 
 __all__ = [
-    "LOOPBACK",
     "READ",
     "RESET",
     "WRITE",
@@ -27,12 +25,8 @@ __all__ = [
     "Listener",
     "Reader",
     "has_ended",
-    "is_address",
-    "is_loopback",
     "listen",
-    "network",
     "next_turn",
-    "plain_host",
     "raise_descriptor_limit",
     "reason",
     "send_now",
@@ -41,9 +35,6 @@ __all__ = [
 
 Handler = Callable[[socket.socket, tuple[str, int]], None]
 """Serves one accepted connection, given its socket and the peer's host and port."""
-
-LOOPBACK: Final = ("127.0.0.1", "::1")
-"""The machine itself, in both address families."""
 
 _TRIES: Final = 16
 """Free ports tried until one is free in both address families."""
@@ -65,58 +56,45 @@ _LAST: Final = -2
 """The lowest priority of a watcher: it is told after all others (libev, EV_MINPRI)."""
 
 
-def plain_host(host: str) -> str:
-    """*host* as people write it: an IPv4 address seen through an IPv6 socket is an IPv4 address."""
-    mapped = ipaddress.IPv6Address(host).ipv4_mapped if host.lower().startswith("::ffff:") else None
-    return str(mapped) if mapped else host
-
-
-def is_address(host: str) -> bool:
-    """Whether *host* is a numeric address, rather than a name that would be looked up."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-@functools.lru_cache(maxsize=limits.MAX_CONNECTIONS)
-def network(host: str) -> str:
-    """What *host*, a numeric address, counts as where places are limited: nothing if it is this machine.
-
-    Of IPv6 it is the /64, all of which one customer has.
-    """
-    if is_loopback(host):
-        return ""
-    address = ipaddress.ip_address(plain_host(host).partition("%")[0])
-    return str(address) if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether *host*, a numeric address, is this machine alone."""
-    return ipaddress.ip_address(plain_host(host).partition("%")[0]).is_loopback
-
-
 def listen(hosts: tuple[str, ...], port: int) -> list[socket.socket]:
-    """Sockets that listen on *port* at each of *hosts*, all on the same port where 0 asks for a free one.
+    """Listen on *port* at all addresses of *hosts*, on one port everywhere where 0 asks for a free one.
 
-    A second host that this machine lacks is left out. Raises `ListenError`.
+    Addresses that this machine lacks are left out. Raises `ListenError`, also if it has none of them.
     """
+    if not 0 <= port <= limits.MAX_PORT:
+        raise ListenError(Code.CANNOT_LISTEN, f"{port} is no port: give a number from 0 to {limits.MAX_PORT}")
+    addresses = [address for host in hosts for address in _resolved(host, port)]
     for _ in range(_TRIES):
-        first = _listen(hosts[0], port)
+        sockets: list[socket.socket] = []
         try:
-            return [first, *_listen_beside(hosts[1:], first.getsockname()[1])]
+            _listen_at(addresses, port, sockets)
         except ListenError:
-            first.close()
-            if port:
+            for sock in sockets:
+                sock.close()
+            if port or not sockets:
                 raise
+        else:
+            return sockets
     raise ListenError(Code.CANNOT_LISTEN, "no port is free in both address families: give one")
 
 
-def _listen_beside(hosts: tuple[str, ...], port: int) -> Iterator[socket.socket]:
+def _resolved(host: str, port: int) -> list[str]:
+    try:
+        return [address.host for address in resolve(host, port)]
+    except (OSError, UnicodeError) as error:
+        raise ListenError(Code.CANNOT_LISTEN, f"cannot listen at {host}: {reason(error)}") from None
+
+
+def _listen_at(hosts: list[str], port: int, sockets: list[socket.socket]) -> None:
+    """Add a socket to *sockets* for each of *hosts* that is here. Raises `ListenError`."""
+    absent = None
     for host in hosts:
-        with contextlib.suppress(_NoSuchHost):
-            yield _listen(host, port)
+        try:
+            sockets.append(_listen(host, sockets[0].getsockname()[1] if sockets else port))
+        except _NoSuchHost as error:
+            absent = absent or error
+    if not sockets and absent:
+        raise absent
 
 
 class _NoSuchHost(ListenError):
@@ -124,19 +102,14 @@ class _NoSuchHost(ListenError):
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    if not 0 <= port <= limits.MAX_PORT:
-        raise ListenError(Code.CANNOT_LISTEN, f"{port} is no port: give a number from 0 to {limits.MAX_PORT}")
     try:
-        host.encode("idna")  # fails here, rather than on the resolver's thread, which would print a traceback
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
-        )[0]
-        sock = socket.socket(family, kind, protocol)
-    except (OSError, UnicodeError) as error:
+        family, place = resolve(host, port)[0]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
         raise _NoSuchHost(Code.CANNOT_LISTEN, f"cannot listen at {host}: {reason(error)}") from None
     try:
         _prepare(sock, host)
-        sock.bind(address)
+        sock.bind(place)
         sock.listen(limits.LISTEN_BACKLOG)
     except OSError as error:
         sock.close()
@@ -167,7 +140,9 @@ def tune(sock: socket.socket) -> None:
 
 
 def reason(error: OSError | UnicodeError) -> str:
-    """Why something about an address or a connection failed, in words that follow a colon."""
+    """Return why something about an address or a connection failed, in words that follow a colon."""
+    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+        return "its name cannot be looked up at the moment: no name server answers"
     if isinstance(error, UnicodeError | socket.gaierror):  # no name may be that long, or there is none such
         return "no such host"
     if isinstance(error, TimeoutError):

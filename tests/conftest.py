@@ -1,14 +1,16 @@
 """What every test gets: a bound on its time, and a look at what it left behind."""
 
 import contextlib
+import ctypes
 import gc
 import os
 import struct
+import subprocess
 import weakref
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import gevent
 import pytest
@@ -256,6 +258,37 @@ def people(server: ChatServer, tmp_path: Path) -> Iterator[People]:
     everyone = People(server, tmp_path)
     yield everyone
     everyone.close()
+
+
+# --- a network of its own ---------------------------------------------------------------------
+
+CLONE_NEWNET: Final = 0x40000000
+
+
+@pytest.fixture
+def network() -> Iterator[Callable[..., None]]:
+    """A network namespace with nothing but a loopback, for all that is started from here on; runs commands there."""
+    if os.geteuid() != 0:
+        pytest.skip("a network of its own needs root")
+    libc = ctypes.CDLL(None, use_errno=True)
+    outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    if libc.unshare(CLONE_NEWNET) != 0:
+        os.close(outside)
+        pytest.skip(f"no network of its own here: {os.strerror(ctypes.get_errno())}")
+    try:
+        run_command("ip", "link", "set", "lo", "up")
+        yield run_command
+    finally:
+        assert libc.setns(outside, CLONE_NEWNET) == 0
+        os.close(outside)
+
+
+def run_command(*command: str) -> None:
+    """Run *command*, which has to work; the test is skipped if it is not installed."""
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=10)
+    except FileNotFoundError:
+        pytest.skip(f"{command[0]} is not installed")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ Shown with ``-s``: how many bytes that were here already had to be sent again.
 """
 
 import contextlib
-import ctypes
 import os
 import random
 import shutil
@@ -18,7 +17,7 @@ from typing import Final
 
 import gevent
 import pytest
-from conftest import Wire, tcp_pair, until
+from conftest import Wire, run_command, tcp_pair, until
 from gevent import subprocess
 from programs import Client, Server
 
@@ -205,33 +204,6 @@ def test_row_33_server_is_killed(world: World) -> None:
 
 # --- a network of its own ---------------------------------------------------------------------
 
-CLONE_NEWNET: Final = 0x40000000
-
-
-@pytest.fixture
-def network() -> Iterator[Callable[..., None]]:
-    """Everything that is started from here on is in a network of its own, which has a loopback and no more."""
-    if os.geteuid() != 0:
-        pytest.skip("a network of its own needs root")
-    libc = ctypes.CDLL(None, use_errno=True)
-    outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    if libc.unshare(CLONE_NEWNET) != 0:
-        os.close(outside)
-        pytest.skip(f"no network of its own here: {os.strerror(ctypes.get_errno())}")
-    try:
-        _run("ip", "link", "set", "lo", "up")
-        yield _run
-    finally:
-        assert libc.setns(outside, CLONE_NEWNET) == 0
-        os.close(outside)
-
-
-def _run(*command: str) -> None:
-    try:
-        subprocess.run(command, check=True, capture_output=True, timeout=10)
-    except FileNotFoundError:
-        pytest.skip(f"{command[0]} is not installed")
-
 
 def test_row_20_link_is_down_for_a_moment(network: Callable[..., None], world: World) -> None:
     before = world.descriptors()
@@ -295,7 +267,7 @@ def _connections() -> set[tuple[str, str]]:
 
 
 def _cut(local: str, peer: str) -> None:
-    _run("ss", "-K", "-tn", "sport", "=", f":{local}", "dport", "=", f":{peer}")
+    run_command("ss", "-K", "-tn", "sport", "=", f":{local}", "dport", "=", f":{peer}")
 
 
 def _can_cut() -> bool:

@@ -5,8 +5,8 @@ import os
 import re
 from typing import Any, NoReturn
 
+from greenchat.addresses import is_address, network
 from greenchat.errors import BadName
-from greenchat.net import is_address, network
 from greenchat.protocol.limits import (
     MAX_DOWNLOADS,
     MAX_HISTORY,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import gevent
 
+from greenchat.addresses import is_loopback
 from greenchat.cli.arguments import (
     Parser,
     backlog,
@@ -31,7 +32,7 @@ from greenchat.cli.process import (
 from greenchat.errors import GreenchatError, SecurityError
 from greenchat.log.log import Logs
 from greenchat.log.memory import MemoryLogs
-from greenchat.net import is_loopback, raise_descriptor_limit
+from greenchat.net import raise_descriptor_limit
 from greenchat.protocol.limits import HIGH_WATERMARK, JOIN_GRACE_SECONDS, KEPT_LINES, KEPT_SIZE
 from greenchat.server import ChatServer
 

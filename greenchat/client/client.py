@@ -13,6 +13,7 @@ from gevent.event import AsyncResult
 from gevent.event import Event as Happened
 from gevent.lock import BoundedSemaphore
 
+from greenchat.addresses import LOOPBACK, is_loopback
 from greenchat.client.connection import Connection
 from greenchat.client.consent import Accept, Consent, Question
 from greenchat.client.downloads import Downloads, Received
@@ -22,7 +23,6 @@ from greenchat.client.routes import Route, Routes
 from greenchat.client.servers import Servers
 from greenchat.client.uploads import Served, Uploads
 from greenchat.errors import Code, GreenchatError, ServerGone, TransferError, known, sentence
-from greenchat.net import LOOPBACK, is_loopback
 from greenchat.protocol.limits import (
     ANSWER_SECONDS,
     DOWNLOADS,

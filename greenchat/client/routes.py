@@ -8,18 +8,16 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from greenchat.addresses import is_loopback, may_name, with_own_zone
 from greenchat.client.servers import Servers
-from greenchat.client.session import connect
+from greenchat.connect import connect, peer_host
 from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, TransferError
-from greenchat.net import is_address, is_loopback
 from greenchat.protocol.limits import (
     ANSWER_SECONDS,
     CONNECT_SECONDS,
     DIRECT_SECONDS,
     MAX_ADDRESSES,
-    MAX_PORT,
     MEET_SECONDS,
-    MIN_PORT,
     SLOWEST_DISK,
 )
 from greenchat.protocol.records import File, Pull, Secure, Take
@@ -91,16 +89,25 @@ class Routes:
 
     def _ways(self, take: Take) -> Iterator[Callable[[], Channel]]:
         if self._route is not Route.RELAY:
+            server, _ = self._servers.peer
             for host, port in take.direct[:MAX_ADDRESSES]:
-                if MIN_PORT <= port <= MAX_PORT and is_address(host):
-                    yield functools.partial(self._open, host, port, DIRECT_SECONDS)
+                if may_name(server, host, port):
+                    yield functools.partial(self._open, with_own_zone(host, server), port, DIRECT_SECONDS)
         if self._route is not Route.DIRECT:
-            for host, port in take.relay[:MAX_ADDRESSES] or (self._servers.address,):
+            for host, port in self._relays(take):
                 yield functools.partial(self._open_relayed, host, port, take.key)
+
+    def _relays(self, take: Take) -> Iterator[tuple[str, int]]:
+        """The server itself, or others of the chat that it names, where it may send this client."""
+        if not take.relay:
+            yield self._servers.peer
+        for host, port in take.relay[:MAX_ADDRESSES]:
+            if self._servers.trusts(host, port):
+                yield host, port
 
     def _open(self, host: str, port: int, seconds: float) -> Channel:
         sock = connect(host, port, seconds)
-        if self._identity is None and not is_loopback(sock.getpeername()[0]):  # nothing would be encrypted
+        if self._identity is None and not is_loopback(peer_host(sock)):  # nothing would be encrypted
             sock.close()
             raise TransferError(Code.NO_KEY)
         from greenchat.transfer.channel import Channel

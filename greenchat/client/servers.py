@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from greenchat.client.session import Session, connect
+from greenchat.addresses import fold_host, is_loopback, may_name
+from greenchat.client.session import Session
+from greenchat.connect import connect, peer_host
 from greenchat.errors import Code, ConnectError
-from greenchat.net import is_loopback
 
 if TYPE_CHECKING:
     from greenchat.client.trust import Trust
@@ -22,12 +23,14 @@ class Servers:
 
     def __init__(self, addresses: Sequence[tuple[str, int]], trust: "Trust | None", *, insecure: bool) -> None:
         # One server has one name in what is remembered.
-        self._addresses = [(host.lower().removesuffix("."), port) for host, port in addresses]
+        self._addresses = [(fold_host(host), port) for host, port in addresses]
         self._trust = trust
         self._insecure = insecure
         self._turn = 0
         self.address = self._addresses[0]
-        """Of that which was reached last."""
+        """Host and port of the server that was tried last, as the user has them."""
+        self.peer = self._addresses[0]
+        """Numeric host and port of the server that was reached last: a name may lead to another one next time."""
 
     @property
     def count(self) -> int:
@@ -40,7 +43,7 @@ class Servers:
         return self._addresses[0]
 
     def reach(self) -> Session:
-        """A connection to the next in turn that answers. Raises `ConnectError` or `SecurityError`."""
+        """Connect to the next in turn that answers. Raises `ConnectError` or `SecurityError`."""
         error = ConnectError(Code.UNREACHABLE)
         for _ in self._addresses:
             self.address = self._addresses[self._turn % len(self._addresses)]
@@ -51,13 +54,17 @@ class Servers:
                 error = failure
         raise error
 
+    def trusts(self, host: str, port: int) -> bool:
+        """Return True if the user has named *host* and *port*, or the server may."""
+        return (fold_host(host), port) in self._addresses or may_name(self.peer[0], host, port)
+
     def _connect(self, host: str, port: int) -> Session:
-        if self._trust:
-            return Session(*self._trust.reach(host, port))
-        sock = connect(host, port)
-        if not self._insecure and not is_loopback(sock.getpeername()[0]):
+        sock, tls = self._trust.reach(host, port) if self._trust else (connect(host, port), None)
+        here = peer_host(sock)
+        if not tls and not self._insecure and not is_loopback(here):
             sock.close()
             raise ConnectError(
                 Code.TLS_REQUIRED, f"to {host} nothing would be encrypted: give --tls, or else --insecure"
             )
-        return Session(sock)
+        self.peer = here, port
+        return Session(sock, tls)

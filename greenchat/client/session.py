@@ -1,7 +1,6 @@
-"""The connection to the server: connecting, being let in, sending, receiving, parting in peace."""
+"""The connection to the server: being let in, sending, receiving, parting in peace."""
 
 import contextlib
-import errno
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
@@ -9,14 +8,14 @@ import gevent
 from gevent import socket
 from gevent.lock import BoundedSemaphore
 
+from greenchat.addresses import host_of
 from greenchat.errors import Code, ConnectError, Refused, ServerGone
-from greenchat.net import Reader, reason, tune
+from greenchat.net import Reader
 from greenchat.protocol import records
 from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import (
     CONNECT_SECONDS,
     HEARTBEAT_SECONDS,
-    MAX_PORT,
     PONG_SECONDS,
     RECEIVE_SIZE,
     SEND_SECONDS,
@@ -28,23 +27,7 @@ if TYPE_CHECKING:  # only a client that encrypts needs these
     from greenchat.security.keys import Identity
     from greenchat.security.tls import Tls
 
-__all__ = ["Session", "connect"]
-
-
-def connect(host: str, port: int, seconds: float = CONNECT_SECONDS) -> socket.socket:
-    """A connection to *host*. Raises `ConnectError`."""
-    nobody = f"no server answers at {host} port {port}"
-    try:
-        if not 0 <= port <= MAX_PORT:
-            raise OSError(errno.EADDRNOTAVAIL, "")  # a resolver would take it modulo 65536
-        host.encode("idna")  # fails here, rather than on the resolver's thread, which would print a traceback
-        # Not an OSError, which create_connection would take for one address's, and try the next without a deadline.
-        with gevent.Timeout(seconds, ConnectError(Code.UNREACHABLE, f"{nobody}: it did not answer in time")):
-            sock: socket.socket = socket.create_connection((host, port))
-            tune(sock)
-    except (OSError, UnicodeError) as error:
-        raise ConnectError(Code.UNREACHABLE, f"{nobody}: {reason(error)}") from None
-    return sock
+__all__ = ["Session"]
 
 
 class Session:
@@ -63,7 +46,7 @@ class Session:
     @property
     def local_host(self) -> str:
         """This machine's address as the connection has it, and so as the server can reach it."""
-        return str(self._sock.getsockname()[0])
+        return host_of(self._sock.getsockname())
 
     def hello(self, hello: records.Hello, identity: "Identity | None" = None) -> records.Welcome:
         """Ask to be let in, and prove to be who has this *identity*; the server's welcome.

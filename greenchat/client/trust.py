@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import gevent
 from gevent import socket
 
-from greenchat.client.session import connect
+from greenchat.connect import connect
 from greenchat.errors import Code, ConnectError, GreenchatError
 from greenchat.net import Reader, send_now
 from greenchat.protocol.limits import CONNECT_SECONDS, RECEIVE_SIZE
@@ -69,7 +69,7 @@ def _connect(host: str, port: int, check: Callable[[str], None], *, vouched: boo
     sock = connect(host, port)
     try:
         with gevent.Timeout(CONNECT_SECONDS, ConnectError(Code.UNREACHABLE, "the server does not answer")):
-            tls = _shake_hands(sock, Tls(client_context(vouched=vouched), host))
+            tls = _shake_hands(sock, Tls(client_context(vouched=vouched), host.partition("%")[0]))
         check(fingerprint(tls.peer()))
     except BaseException:
         sock.close()

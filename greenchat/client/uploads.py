@@ -15,7 +15,7 @@ from gevent.threadpool import ThreadPool
 
 from greenchat.client.consent import Consent, Question
 from greenchat.client.servers import Servers
-from greenchat.client.session import connect
+from greenchat.connect import connect
 from greenchat.errors import Code, GreenchatError, TransferError, sentence
 from greenchat.net import Listener, listen
 from greenchat.protocol.limits import (
@@ -181,7 +181,7 @@ class Uploads:
         from greenchat.transfer.channel import Channel
 
         with contextlib.suppress(GreenchatError):
-            channel = Channel(connect(*self._servers.address))
+            channel = Channel(connect(*self._servers.peer))
             try:
                 channel.join_relay(key, MEET_SECONDS)
             except BaseException:

@@ -328,6 +328,15 @@ MAX_RELAYS_EACH: Final = 64
 DRAIN_SECONDS: Final = 30.0
 """For relayed transfers to be done when the server is told to end; systemd kills after 90."""
 
+MAX_HOST_ADDRESSES: Final = 16
+"""Addresses of one host that are tried. At `ATTEMPT_DELAY` apart, all of them are within `CONNECT_SECONDS`."""
+
+RESOLVE_SECONDS: Final = 10.0
+"""For the name of a host to be looked up. A resolver goes on to the next name server after 5 (resolv.conf(5))."""
+
+ATTEMPT_DELAY: Final = 0.25
+"""Between two attempts to connect to addresses of one host, while none has succeeded (RFC 8305, section 5)."""
+
 DIRECT_SECONDS: Final = 3.0
 """For an owner's listener to accept, before the relay is asked; happy eyeballs give up in seconds too."""
 

@@ -4,8 +4,8 @@ import itertools
 from collections import defaultdict
 from typing import Protocol
 
+from greenchat.addresses import network
 from greenchat.errors import Code, Refused
-from greenchat.net import network
 from greenchat.protocol.limits import MAX_CONNECTIONS, MAX_FROM_ONE_NETWORK, MAX_NEWCOMERS
 
 __all__ = ["Admission", "Visitor"]

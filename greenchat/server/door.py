@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
+from greenchat.addresses import network
 from greenchat.errors import Code, Refused, SecurityError
-from greenchat.net import network
 from greenchat.protocol.limits import FAILURE_SECONDS, FAILURES, MAX_FAILING
 from greenchat.protocol.records import Hello, Proof
 from greenchat.security.keys import check_installed

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from greenchat.net import network
+from greenchat.addresses import network
 from greenchat.protocol.limits import BURST_SECONDS, MAX_DEBTS, MEMBER_RATE
 from greenchat.transfer.rate import RateLimit
 

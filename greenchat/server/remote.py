@@ -12,10 +12,10 @@ from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from greenchat.addresses import is_address, is_loopback
 from greenchat.backplane.leases import Lease
 from greenchat.backplane.node import Message, Node
 from greenchat.errors import Code, sentence
-from greenchat.net import is_address, is_loopback
 from greenchat.protocol.codec import SOH, decode, encode
 from greenchat.protocol.limits import MAX_REMOTE_REQUESTERS, REMOTE_REQUESTER_SECONDS
 from greenchat.protocol.names import name_key

@@ -1,6 +1,7 @@
 """The chat server, to run or to embed."""
 
 import contextlib
+import logging
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
@@ -9,10 +10,11 @@ from gevent import socket
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
+from greenchat.addresses import LOOPBACK, host_of, is_loopback, resolve
 from greenchat.errors import Code, ListenError, Refused
 from greenchat.log.log import Logs
 from greenchat.log.memory import MemoryLogs
-from greenchat.net import LOOPBACK, Listener, is_loopback, listen, send_now
+from greenchat.net import Listener, listen, reason, send_now
 from greenchat.protocol.limits import (
     DRAIN_SECONDS,
     FLUSH_SECONDS,
@@ -40,6 +42,10 @@ if TYPE_CHECKING:  # not every server needs these, and each takes a while to imp
     from greenchat.server.remote import RemoteUsers
 
 __all__ = ["ChatServer"]
+
+_log = logging.getLogger(__name__)
+
+_log = logging.getLogger(__name__)
 
 
 _ANYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - what no other machine can connect to
@@ -113,7 +119,7 @@ class ChatServer:
             for sock in sockets:
                 undo.callback(sock.close)
             self.port = sockets[0].getsockname()[1]
-            self.hosts = tuple(sock.getsockname()[0] for sock in sockets)
+            self.hosts = tuple(host_of(sock.getsockname()) for sock in sockets)
             self._check_safe()
             self._build()
             undo.pop_all()
@@ -208,7 +214,7 @@ class ChatServer:
             raise ListenError(Code.CANNOT_LISTEN, "others have to know where to reach this server: give --advertise")
         from greenchat.server.remote import RemoteUsers
 
-        remote = RemoteUsers(self._node, directory, self._office, self._rooms, addresses)
+        remote = RemoteUsers(self._node, directory, self._office, self._rooms, _with_numbers(addresses))
         self._node.start()
         return remote
 
@@ -233,7 +239,7 @@ class ChatServer:
         self._context.admission.turn_out(TURNED_OUT)
 
     def _accept(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
-        session = Session(self._context, sock, address[0])
+        session = Session(self._context, sock, host_of(address))
         try:
             self._context.admission.enter(session)
         except Refused as error:
@@ -252,3 +258,14 @@ def _door(registry: "Registry", *, members_only: bool) -> "Door":
     from greenchat.server.door import Door
 
     return Door(registry, members_only=members_only)
+
+
+def _with_numbers(addresses: Addresses) -> Addresses:
+    """Return *addresses*, and what their names lead to: a client looks no name up for a server."""
+    found = list(addresses)
+    for host, port in addresses:
+        try:
+            found += ((address.host, port) for address in resolve(host, port))
+        except (OSError, UnicodeError) as error:
+            _log.warning("others cannot be told where %s is: %s", host, reason(error))
+    return tuple(dict.fromkeys(found))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 import gevent
 from gevent import get_hub, socket
 
+from greenchat.addresses import network, plain_host
 from greenchat.errors import Code, GreenchatError, ProtocolError, Refused
-from greenchat.net import network, next_turn, plain_host
+from greenchat.net import next_turn
 from greenchat.protocol.codec import SOH, encode
 from greenchat.protocol.limits import (
     HELLO_SECONDS,

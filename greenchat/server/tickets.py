@@ -14,8 +14,9 @@ import gevent
 from gevent import socket
 from gevent.event import AsyncResult
 
+from greenchat.addresses import is_loopback
 from greenchat.errors import Code, TransferError, known, sentence
-from greenchat.net import is_loopback, send_now
+from greenchat.net import send_now
 from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import ANSWER_SECONDS, MAX_FILE_NAME, MAX_REQUESTS, MEET_SECONDS, TICKET_SECONDS
 from greenchat.protocol.names import name_key

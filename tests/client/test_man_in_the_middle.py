@@ -15,8 +15,8 @@ from peers import code_of, fetching, received
 
 from greenchat import ChatClient, Route
 from greenchat.client import routes
-from greenchat.client.session import connect
 from greenchat.client.trust import Trust
+from greenchat.connect import connect
 from greenchat.errors import Code, ConnectError, GreenchatError
 from greenchat.net import listen
 from greenchat.protocol.codec import SOH

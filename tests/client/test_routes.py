@@ -1,4 +1,5 @@
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -10,16 +11,31 @@ from conftest import People, Stub, Wire, until
 from gevent import socket
 from peers import BYTES, Owner, code_of, fetching, gives, left, received, sha256, sharing
 
-from greenchat import ChatClient, Route
+from greenchat import ChatClient, Route, addresses
 from greenchat.client import routes
 from greenchat.client.routes import Routes
 from greenchat.client.servers import Servers
-from greenchat.client.session import connect
+from greenchat.connect import connect
 from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, TransferError
 from greenchat.net import listen
 from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import ANSWER_SECONDS, MAX_ADDRESSES, SLOWEST_DISK
-from greenchat.protocol.records import Dial, File, Get, Go, Got, Have, Pull, Record, Refused, Relay, Sorry, Take, Want
+from greenchat.protocol.records import (
+    Addresses,
+    Dial,
+    File,
+    Get,
+    Go,
+    Got,
+    Have,
+    Pull,
+    Record,
+    Refused,
+    Relay,
+    Sorry,
+    Take,
+    Want,
+)
 from greenchat.transfer import channel
 
 pytestmark = pytest.mark.usefixtures("tried_once")
@@ -35,9 +51,10 @@ PULL = Pull("ticket", "sha256", 0, "")
 class Crossing:
     """An owner's port, a server's port, and routes between them."""
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, servers: Sequence[tuple[str, int]] = ()) -> None:
         self.owner, self.server = Stub(), Stub()
-        self.routes = Routes(Servers([("127.0.0.1", self.server.port)], None, insecure=False), route)
+        self.servers = Servers([("127.0.0.1", self.server.port), *servers], None, insecure=False)
+        self.routes = Routes(self.servers, route)
         self.take = Take(1, "ticket", 5, (("127.0.0.1", self.owner.port),), "key", ("sha256",))
 
     def reaching(self, turn: int = 0, pull: Pull = PULL) -> "gevent.Greenlet[..., object]":
@@ -62,7 +79,7 @@ Cross: TypeAlias = Callable[..., Crossing]
 def cross() -> Iterator[Cross]:
     """Makes one for a route."""
     with ExitStack() as made:
-        yield lambda route=Route.AUTO: made.enter_context(closing(Crossing(route)))
+        yield lambda route=Route.AUTO, servers=(): made.enter_context(closing(Crossing(route, servers)))
 
 
 def failure(reaching: "gevent.Greenlet[..., object]") -> Code:
@@ -150,6 +167,61 @@ def test_of_very_many_addresses_some_are_tried(cross: Cross, route: Route) -> No
     many = (("127.0.0.1", 5000),) * 1000
     between = cross(route)
     assert len(list(between.routes._ways(Take(1, "ticket", 5, many, "key", (), relay=many)))) == MAX_ADDRESSES
+
+
+def relayed_to(between: Crossing, relay: Addresses) -> Take:
+    """What ann may take, by *relay* alone."""
+    return between.take.replace(direct=(), relay=relay)
+
+
+@pytest.mark.attack(18)
+@pytest.mark.parametrize(
+    "relay",
+    [
+        pytest.param(("localhost", 5000), id="a name"),
+        pytest.param(("127.0.0.1", 1023), id="a port that is too low"),
+        pytest.param(("127.0.0.1", 65536), id="a port that is too high"),
+        pytest.param(("0.0.0.0", 5000), id="no address of a machine"),
+    ],
+)
+def test_relay_that_is_not_the_chats_is_not_gone_to(cross: Cross, relay: tuple[str, int]) -> None:
+    between = cross()
+    between.take = relayed_to(between, (relay, ("127.0.0.1", between.server.port)))
+    reaching = between.reaching()
+    end = between.server.accept()
+    assert end.record(Relay) == Relay("key")
+    end.tell(Sorry(Code.NOT_FOUND, ""))
+    assert failure(reaching) == Code.NOT_FOUND
+    between.take = relayed_to(between, (relay,))
+    assert failure(between.reaching()) == Code.UNREACHABLE
+
+
+@pytest.mark.attack(18)
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "fe80::1%lo", "192.168.0.1", "169.254.169.254"])
+def test_server_elsewhere_sends_nobody_to_a_network_where_it_is_not(cross: Cross, host: str) -> None:
+    between = cross()
+    between.servers.peer = ("8.8.8.8", 6001)
+    place = ((host, between.owner.port),)
+    between.take = between.take.replace(direct=place, relay=place)
+    assert failure(between.reaching()) == Code.UNREACHABLE
+
+
+def test_relay_may_be_another_server_that_the_user_has_named(cross: Cross) -> None:
+    between = cross(servers=[("localhost", 443)])
+    between.take = relayed_to(between, (("LOCALHOST", 443),))
+    (way,) = between.routes._ways(between.take)
+    assert isinstance(way, functools.partial)
+    assert way.args[:2] == ("LOCALHOST", 443)
+
+
+def test_relay_is_where_the_chat_is_though_its_name_may_lead_elsewhere_now(cross: Cross) -> None:
+    between = cross(Route.RELAY, servers=[("example.org", 6001)])
+    between.servers.peer = ("127.0.0.1", between.server.port)
+    reaching = between.reaching()
+    end = between.server.accept()
+    end.record(Relay)
+    end.tell(Sorry(Code.NOT_FOUND, ""))
+    assert failure(reaching) == Code.NOT_FOUND
 
 
 def test_no_way_at_all_is_an_error(cross: Cross) -> None:
@@ -354,7 +426,7 @@ def test_row_18_client_goes_to_no_privileged_port_and_looks_no_name_up(
 ) -> None:
     request = fetching(alone.client)
     if host == "127.0.0.1":  # as if the stub's were one of the privileged ports
-        monkeypatch.setattr(routes, "MIN_PORT", stub.port + 1)
+        monkeypatch.setattr(addresses, "MIN_PORT", stub.port + 1)
     alone.server.tell(Take(alone.server.record(Get).id, "ticket", 1, ((host, stub.port + beyond),), "k", ("sha256",)))
     assert stub.accept().record(Relay).key == "k"  # the direct way was passed over
     stub.close()

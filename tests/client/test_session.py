@@ -1,4 +1,3 @@
-import contextlib
 from collections.abc import Iterator
 
 import gevent
@@ -7,7 +6,8 @@ from conftest import Stub, Wire, reset
 from gevent import socket
 
 from greenchat.client import session
-from greenchat.client.session import Session, connect
+from greenchat.client.session import Session
+from greenchat.connect import connect
 from greenchat.errors import Code, ConnectError, Refused, ServerGone
 from greenchat.protocol import records
 from greenchat.protocol.codec import encode
@@ -34,47 +34,6 @@ def both(stub: Stub) -> Iterator[Both]:
 
 
 WELCOME = encode(records.Welcome(1, "ann"))
-
-
-def refusal(host: str, port: int) -> str:
-    with pytest.raises(ConnectError) as refused:
-        connect(host, port)
-    assert refused.value.code == Code.UNREACHABLE
-    return str(refused.value)
-
-
-def test_row_36_server_that_is_not_there_is_an_error(stub: Stub) -> None:
-    stub.close()
-    expected = f"no server answers at 127.0.0.1 port {stub.port}: connection refused"
-    assert refusal("127.0.0.1", stub.port) == expected
-
-
-def test_host_that_does_not_exist_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_such_host(*_: object) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "create_connection", no_such_host)
-    assert refusal("no.such.host", 6001) == "no server answers at no.such.host port 6001: no such host"
-
-
-def test_server_that_does_not_accept_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "create_connection", lambda _address: gevent.sleep(60))
-    with pytest.raises(ConnectError, match="it did not answer in time"):
-        connect("192.0.2.1", 6001, 0.01)
-
-
-def test_host_that_can_be_none_is_an_error() -> None:
-    refusal("a" * 64, 6001)
-
-
-def test_row_36_port_that_is_none_leads_nowhere(stub: Stub) -> None:
-    sock = None
-    try:
-        with pytest.raises(ConnectError):
-            sock = connect("127.0.0.1", stub.port + 65536)
-    finally:
-        if sock:
-            sock.close()
 
 
 def test_hello_says_who_and_where(both: Both) -> None:
@@ -229,14 +188,3 @@ def test_closing_ends_the_connection(stub: Stub) -> None:
     server: Wire = stub.accept()
     one.close()
     assert server.rest() == b""
-
-
-def test_the_deadline_is_for_all_addresses_of_a_host_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    def try_each(_address: tuple[str, int]) -> None:
-        for _ in range(3):  # as the real one goes on after an OSError of one address
-            with contextlib.suppress(OSError):
-                gevent.sleep(60)
-
-    monkeypatch.setattr(socket, "create_connection", try_each)
-    with pytest.raises(ConnectError, match="it did not answer in time"):
-        connect("192.0.2.1", 6001, 0.01)

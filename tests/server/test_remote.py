@@ -1,6 +1,7 @@
 """Two servers that are one chat."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import gevent
@@ -289,6 +290,16 @@ def test_user_of_a_server_s_own_machine_is_seen_where_that_is(two: TwoServers, h
     assert remote
     remote.addresses, ann.host = ((here, 1),), host
     assert remote._host(ann) == seen
+
+
+@pytest.mark.attack(18)
+def test_clients_of_others_are_told_in_numbers_where_a_name_leads(redis: RedisServer) -> None:
+    node = Node(redis.url)
+    advertised = ("localhost", 7001), ("no.such.host.invalid", 7002), ("192.0.2.1", 7003)
+    with closing(node), ChatServer(node=node, advertise=advertised) as server:
+        remote = server._context.remote
+        assert remote
+        assert remote.addresses == (*advertised, ("127.0.0.1", 7001), ("::1", 7001))
 
 
 def test_server_that_others_cannot_reach_says_so(redis: RedisServer) -> None:
