@@ -1,6 +1,7 @@
 """A real Redis, or Valkey, which a test may kill, stop and start again."""
 
 import contextlib
+import re
 import shutil
 import signal
 import subprocess
@@ -94,6 +95,10 @@ class RedisServer:
     def command(self, *words: str) -> bytes:
         """What Redis answers to a command."""
         return self.ask(self.port, *words)
+
+    def keys(self) -> list[str]:
+        """The keys of the chat, without their prefix."""
+        return re.findall(r"\{greenchat\}:(\S+)", self.command("KEYS", "*").decode())
 
     @staticmethod
     def ask(port: int, *words: str) -> bytes:

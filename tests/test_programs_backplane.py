@@ -60,8 +60,11 @@ def test_backplane_that_is_not_there_is_one_line() -> None:
     ("arguments", "told"),
     [
         (("--backplane", "redis://x", "--data", "x"), "--data is of no use with --backplane, which keeps what is said"),
-        (("--keep-days", "1"), "--keep-size and --keep-days take --data"),
-        (("--keep-lines", "1"), "--keep-lines takes --data or --backplane: without, 2,048 are kept, in memory"),
+        (("--keep-days", "1"), "--keep-days requires --data"),
+        (
+            ("--keep-lines", "1"),
+            "--keep-lines and --keep-size require --data or --backplane: in memory, 2,048 lines are kept",
+        ),
         (
             ("--backplane", "secret@x"),
             "argument --backplane: that is no Redis: give redis://host:port, or another kind that the README names",

@@ -1,6 +1,7 @@
 """Which names are this node's: leases that last while the node is alive, and by which older ones are fenced off."""
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -9,15 +10,23 @@ from greenchat.backplane.pipeline import Pipeline
 from greenchat.backplane.scripts import CANCEL, CLAIM, FREE, OLD_OWNED, PREFIX, RELEASE, RENEW
 from greenchat.backplane.store import Argument, Store
 from greenchat.errors import Code, Refused, known
-from greenchat.protocol.limits import CHECKED_AT_ONCE, INBOX_MESSAGES, RETRY_SECONDS, SWEPT_AT_ONCE
+from greenchat.protocol.limits import (
+    CHECKED_AT_ONCE,
+    INBOX_MESSAGES,
+    MAX_NAMES,
+    MAX_NAMES_EACH,
+    RETRY_SECONDS,
+    SWEPT_AT_ONCE,
+)
 from greenchat.protocol.names import LOOKS_VERSION, looks, name_key
 
-__all__ = ["INBOX", "NAMES", "NODES", "OWNERS", "Lease", "Leases", "form", "free", "renew_looks"]
+__all__ = ["INBOX", "NAMES", "NODES", "OWNED", "OWNERS", "Lease", "Leases", "form", "free", "renew_looks"]
 
 NAMES: Final = f"{PREFIX}names"
 NODES: Final = f"{PREFIX}nodes"
 INBOX: Final = f"{PREFIX}inbox:"
 OWNERS: Final = f"{PREFIX}owners"
+OWNED: Final = f"{PREFIX}owned"
 _TOKEN: Final = f"{PREFIX}token"
 _CANCELLED: Final = f"{PREFIX}cancelled:"
 _NO_ONE: Final = "-"
@@ -72,8 +81,8 @@ def form(name: str) -> str:
 
 
 def free(store: Store, name: str) -> bool:
-    """Let *name* belong to no key any more; whether it did. Raises `LogError`."""
-    return bool(store.one((FREE, [OWNERS], [form(name)])))
+    """Let *name* belong to no key any more. Return True if it did. Raises `LogError`."""
+    return bool(store.one((FREE, [OWNERS, OWNED], [form(name)])))
 
 
 def renew_looks(store: Store) -> None:
@@ -115,10 +124,11 @@ class Leases:
             raise Refused(Code.UNAVAILABLE)
         number, forms, cancelled = next(self._numbers), _forms(name), f"{_CANCELLED}{self._node}:{origin}"
         told: list[Argument] = [
-            self._node, origin, owner or _NO_ONE, attempt, number, INBOX_MESSAGES, RETRY_SECONDS, *forms,
+            self._node, origin, owner or _NO_ONE, attempt, number, INBOX_MESSAGES, RETRY_SECONDS,
+            MAX_NAMES_EACH, MAX_NAMES, *forms,
         ]  # fmt: skip
         try:
-            answer = self._pipeline.ask(CLAIM, [NAMES, NODES, OWNERS, _TOKEN, INBOX, cancelled], told)
+            answer = self._pipeline.ask(CLAIM, [NAMES, NODES, OWNERS, _TOKEN, INBOX, cancelled, OWNED], told)
         except BaseException:  # it may have been run all the same, or may be yet
             self._pipeline.run(CANCEL, [NAMES, cancelled], (self._node, origin, number, RETRY_SECONDS, *forms))
             raise
@@ -166,7 +176,10 @@ class Leases:
 
 def _follows(later: str, earlier: str) -> bool:
     """Return True if one lease is a later one of the same user: of its key, or of its session and no older attempt."""
-    number, _, origin, owner, attempt = later.split(" ")
+    found = re.fullmatch(r"(\d+) (\S+) (\S+) (\S+) (\d+)", later)
+    if not found:  # another program's
+        return False
+    number, _, origin, owner, attempt = found.groups()
     before, _, same_origin, same_owner, previous = earlier.split(" ")
     same = int(attempt) >= int(previous) if origin == same_origin else owner == same_owner != _NO_ONE
     return int(number) > int(before) and same

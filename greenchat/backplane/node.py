@@ -22,8 +22,10 @@ from greenchat.protocol.limits import (
     DEAD_NODE_SECONDS,
     INBOX_MESSAGES,
     KEPT_LINES,
+    KEPT_SIZE,
     LEASE_SECONDS,
     LOG_RETRY_SECONDS,
+    MAX_RETRY_DELAY,
     MAX_UNKEPT,
     RETRY_SECONDS,
     SWEEP_SECONDS,
@@ -45,13 +47,13 @@ _USELESS: Final = (ValueError, TypeError, KeyError, AttributeError, GreenchatErr
 
 
 class Node:
-    """This server on the backplane at *url*, where each room keeps its last *kept* lines.
+    """This server on the backplane at *url*, where each room keeps its last *kept* lines, and all *kept_size* bytes.
 
     *on_message* is told what others say, and *about* what this node tells of itself with each sign of life. Raises
     `LogError` if the backplane can't be used.
     """
 
-    def __init__(self, url: str, kept: int = KEPT_LINES) -> None:
+    def __init__(self, url: str, kept: int = KEPT_LINES, kept_size: int = KEPT_SIZE) -> None:
         self.id = secrets.token_hex(8)
         self.about: Callable[[], Message] = dict
         self.on_message: Callable[[Message], object] = _ignore
@@ -59,7 +61,7 @@ class Node:
         """Whether the backplane keeps on its disk what it is told; known after `start`."""
         self.pipeline = Pipeline(Store(url))
         self.leases = Leases(self.pipeline, self.id)
-        self.logs = SharedLogs(self.pipeline, self.leases, kept)
+        self.logs = SharedLogs(self.pipeline, self.leases, kept, kept_size)
         self.logs.verify = self._doubt
         self.logs.read_more = self._wake
         self.logs.watch(self._doubt_if)
@@ -86,9 +88,9 @@ class Node:
             self._end()
             raise
         self._greenlets += (
-            gevent.spawn(self._for_ever, BEAT_SECONDS, self._live),
-            gevent.spawn(self._for_ever, SWEEP_SECONDS, self._sweep),
-            gevent.spawn(self._for_ever, 0, self._read_next),
+            gevent.spawn(self._supervise, BEAT_SECONDS, self._live),
+            gevent.spawn(self._supervise, SWEEP_SECONDS, self._sweep),
+            gevent.spawn(self._supervise, 0, self._read_next),
         )
 
     def close(self) -> None:
@@ -100,17 +102,35 @@ class Node:
         self._end()
 
     def tell_holder(
-        self, name: str, message: Message, on_result: Callable[[str], object], on_failure: Callable[[Code], object]
+        self,
+        name: str,
+        message: Message,
+        sender: str,
+        on_result: Callable[[str], object],
+        on_failure: Callable[[Code], object],
     ) -> None:
-        """Tell *message* to the node that the user *name* is on; *on_result* is told which, or "" if there is none.
+        """Send *message* to the node that the user *name* is on; *on_result* is told which, or "" if there is none.
 
-        If Redis is away, *on_failure* is told why. Never waits.
+        It is sent for the user with the origin *sender*. If that has lost its name, or if Redis is away, *on_failure*
+        is told why. Never waits.
         """
+        lease = self.leases.of(sender)
+        if lease is None:
+            on_failure(Code.UNAVAILABLE)
+            return
         text = json.dumps(message)
-        keys, told = [NAMES, NODES, INBOX], (form(name), text, INBOX_MESSAGES, RETRY_SECONDS)
-        command = Command(
-            lambda: (TELL, keys, told), lambda node: on_result(node.decode()), lambda error: on_failure(error.code)
-        )
+        keys = [NAMES, NODES, INBOX]
+        told = (form(name), text, INBOX_MESSAGES, RETRY_SECONDS, lease.forms[0], lease.value)
+
+        def take(result: bytes) -> None:
+            if result == b"unheld":
+                on_failure(Code.UNAVAILABLE)
+                self.leases.lose(lease)
+            else:
+                on_result(result.decode())
+
+        command = Command(lambda: (TELL, keys, told), take, lambda error: on_failure(error.code))
+        command.on_error = lambda: on_failure(Code.FAILED)
         self.pipeline.submit(command, len(text))
 
     def tell(self, node: str, message: Message) -> None:
@@ -138,20 +158,27 @@ class Node:
         end(self._reading)
         end(self._beating)
 
-    def _for_ever(self, seconds: float, work: Callable[[], object]) -> None:
-        """Whatever goes wrong, this node goes on trying: one that is alive and deaf would be worse than none."""
+    def _supervise(self, seconds: float, work: Callable[[], object]) -> None:
+        """Do *work* again and again, whatever it raises: a node that is alive and deaf would be worse than none."""
+        failures = 0
         while True:
             gevent.sleep(seconds)
             try:
                 work()
-            except GreenchatError as error:
+            except GreenchatError as error:  # Redis is away, say, and may be back at any moment
                 _log.debug("%s", error)
                 self._doubt()
                 gevent.sleep(LOG_RETRY_SECONDS)
-            except Exception:  # noqa: BLE001 - it is told, and what else there is to do goes on
-                _log.exception("a mistake of greenchat's own")
+            except Exception as error:  # noqa: BLE001 - it is logged, and the rest of the node goes on
+                log = _log.debug if failures else _log.error
+                log("internal error, please report it: %r", error, exc_info=True)
                 self._doubt()
-                gevent.sleep(LOG_RETRY_SECONDS)
+                gevent.sleep(min(LOG_RETRY_SECONDS * 2 ** min(failures, 9), MAX_RETRY_DELAY))
+                failures += 1
+            else:
+                if failures:
+                    _log.warning("after %d internal errors the node goes on", failures)
+                failures = 0
 
     def _live(self) -> None:
         try:
@@ -182,6 +209,7 @@ class Node:
         if self._beats * BEAT_SECONDS < LEASE_SECONDS:  # others may be alive that have not said so yet
             return
         self._swept = self._call(self.pipeline.store.one, (SWEEP, [NAMES, NODES], told)).decode()
+        self.logs.trim()
 
     def _read_next(self) -> None:
         store = self.pipeline.store

@@ -16,7 +16,7 @@ from gevent.pool import Group
 
 from greenchat.backplane.leases import NAMES, Lease, Leases
 from greenchat.backplane.pipeline import Command, Pipeline
-from greenchat.backplane.scripts import APPEND, PREFIX, RECENT, STATE
+from greenchat.backplane.scripts import APPEND, PREFIX, RECENT, STATE, TRIM
 from greenchat.backplane.store import Answer, Call
 from greenchat.errors import Code, LogError, Refused
 from greenchat.log.log import Audience, Entry
@@ -26,11 +26,15 @@ from greenchat.protocol.limits import (
     APPEND_TRIES,
     CATCH_UP_SIZE,
     KEPT_LINES,
+    KEPT_ROOMS,
+    KEPT_SIZE,
+    MAX_SPEAKERS,
     READ_AHEAD,
     RECENT_ENTRIES,
     RETRY_SECONDS,
     SESSION_SECONDS,
     SETTLE_SECONDS,
+    SWEPT_AT_ONCE,
 )
 
 __all__ = ["SharedLog", "SharedLogs"]
@@ -40,7 +44,9 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_SAID: Final = f"{PREFIX}said:"
+_SPEAKERS: Final = f"{PREFIX}speakers"
+_FORGOTTEN: Final = f"{PREFIX}forgotten"
+_ROOMS: Final = f"{PREFIX}rooms"
 
 
 class SharedLog:
@@ -102,9 +108,10 @@ class SharedLog:
         tries = itertools.count()
 
         def build() -> Call:
-            return APPEND, (*self._keys, NAMES, f"{_SAID}{self.epoch}:{origin}"), (
+            return APPEND, (*self._keys, NAMES, _SPEAKERS, _FORGOTTEN, _ROOMS), (
                 self.epoch, lease.forms[0], lease.value, before, lines, block, origin, said,
                 self._logs.kept, SESSION_SECONDS, remembered, lease.base_in(self.epoch, before),
+                MAX_SPEAKERS, KEPT_ROOMS,
             )  # fmt: skip
 
         def on_result(result: Any) -> None:
@@ -113,7 +120,11 @@ class SharedLog:
             left = APPEND_TRIES - next(tries) if epoch == self.epoch or result != b"gap" else 0
             self._appended(result, len(block), lease, left)
 
-        self._logs.pipeline.submit(Command(build, on_result), len(block))
+        def on_error() -> None:
+            self._logs.hold(-len(block))
+            self._logs.leases.lose(lease)
+
+        self._logs.pipeline.submit(Command(build, on_result, on_error=on_error), len(block))
         self._logs.hold(len(block))
 
     def settle(self, origin: str) -> int | None:
@@ -224,7 +235,8 @@ class SharedLog:
     def state(self, origin: str) -> Call:
         """What finds out where the log is now, and how much *origin* has said there."""
         digest = _digest(self._last) if self._last else ""
-        return STATE, (*self._keys, _SAID), (self.epoch, self.position, digest, SESSION_SECONDS, f":{origin}")
+        told = (self.epoch, self.position, digest, SESSION_SECONDS, origin, KEPT_ROOMS)
+        return STATE, (*self._keys, _SPEAKERS, _ROOMS), told
 
     def learn(self, found: Any) -> tuple[str, int, int | None]:
         """Take what `state` found: where the log is, and how much somebody has said; it may have begun anew."""
@@ -265,10 +277,13 @@ class SharedLog:
 class SharedLogs:
     """The logs of all rooms that somebody on this node is in."""
 
-    def __init__(self, pipeline: Pipeline, leases: Leases, kept: int = KEPT_LINES) -> None:
+    def __init__(self, pipeline: Pipeline, leases: Leases, kept: int = KEPT_LINES, kept_size: int = KEPT_SIZE) -> None:
         self.pipeline = pipeline
         self.leases = leases
         self.kept = kept
+        """Lines of each room."""
+        self.kept_size = kept_size
+        """Bytes of all rooms of the chat together."""
         self.memory = Memory()
         self._logs: weakref.WeakValueDictionary[str, SharedLog] = weakref.WeakValueDictionary()
         """By stream."""
@@ -340,9 +355,26 @@ class SharedLogs:
         logs = list(self._logs.values())
         results = self.look_up(self.pipeline.store.run, [log.state("") for log in logs]) if logs else []
         for log, result in zip(logs, results, strict=True):
-            if isinstance(result, Exception):
-                raise Refused(Code.UNAVAILABLE)
-            log.learn(result)
+            if not isinstance(result, Exception):
+                log.learn(result)
+        if any(isinstance(result, Exception) for result in results):
+            raise Refused(Code.UNAVAILABLE)
+
+    def trim(self) -> None:
+        """Trim the longest logs of the chat, if all together take more than `kept_size`. Raises `Refused`."""
+        rooms, total = self._look_through(0)
+        if total > self.kept_size:
+            self._look_through(self.kept_size // rooms)
+
+    def _look_through(self, most: int) -> tuple[int, int]:
+        """Trim each log to *most* bytes, or to any number with 0. Return how many there are, and their bytes before."""
+        rooms = total = 0
+        while True:
+            asked = TRIM, [_ROOMS], (rooms, SWEPT_AT_ONCE, most)
+            found, size = self.look_up(self.pipeline.store.one, asked)
+            rooms, total = rooms + int(found), total + int(size)
+            if found < SWEPT_AT_ONCE:
+                return rooms, total
 
 
 def _entry(position: int, fields: dict[bytes, bytes]) -> Entry:

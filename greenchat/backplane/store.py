@@ -1,15 +1,18 @@
 """Redis, as threads use it: what it does, and what is wrong with it."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from greenchat.backplane.clients import Client, client_of, without_password
-from greenchat.backplane.scripts import ALL, Script
+from greenchat.backplane.scripts import ALL, KINDS, MEND, PREFIX, Script
 from greenchat.errors import Code, LogError
 from greenchat.protocol.limits import READ_AT_ONCE, STORE_WAIT_SECONDS
 
-__all__ = ["Answer", "Argument", "Call", "Store", "Streams"]
+__all__ = ["Answer", "Argument", "Call", "Store", "Streams", "is_own_failure"]
+
+_log = logging.getLogger(__name__)
 
 Argument: TypeAlias = str | bytes | int
 
@@ -21,6 +24,12 @@ Answer: TypeAlias = list[tuple[str, dict[bytes, bytes]]]
 
 Streams: TypeAlias = dict[str, Answer]
 
+
+_WRONG_TYPE: Final = ("WRONGTYPE", "not an integer")
+"""Parts of what Redis says of a key that is not as its kind is."""
+
+_OWN_FAILURES: Final = (*_WRONG_TYPE, "attempt to ", "bad argument", "Lua redis lib", "Expected value")
+"""Parts of what it says when a script stumbles over its data, in Lua's words and its own."""
 
 _LONGEST: Final = 200
 """Characters of what the library has to say."""
@@ -70,6 +79,10 @@ class Store:
                     self._client.server.script_load(script.text)
                 for at, result in zip(missing, self._pipeline([calls[at] for at in missing]), strict=True):
                     results[at] = result
+            stuck = [at for at, result in enumerate(results) if _is_wrong_type(result)]
+            if stuck and self._mend({key for at in stuck for key in calls[at][1]}):
+                for at, result in zip(stuck, self._pipeline([calls[at] for at in stuck]), strict=True):
+                    results[at] = result
         if any(isinstance(result, Exception) for result in results):  # the keys may have moved to another server
             self._look_again(self._client)
         return results
@@ -93,19 +106,26 @@ class Store:
 
     def wait(self, after: Mapping[str, str]) -> Streams:
         """What streams have after these IDs, as soon as there is something; after some seconds perhaps nothing."""
+        patience = int(STORE_WAIT_SECONDS * 1000)
         with self._errors(self._reader):
-            found = self._waiting.xread(dict(after), count=READ_AT_ONCE, block=int(STORE_WAIT_SECONDS * 1000))
-        return {stream.decode(): _answer(entries) for stream, entries in found}
+            found = self._mending(after, lambda: self._waiting.xread(dict(after), count=READ_AT_ONCE, block=patience))
+            return {stream.decode(): _answer(entries) for stream, entries in found}
 
     def range(self, stream: str, after: str) -> Answer:
         """Some of what a stream has after an ID."""
         with self._errors(self._client):
-            return _answer(self._client.server.xrange(stream, min=f"({after}", max="+", count=READ_AT_ONCE))
+            return _answer(
+                self._mending(
+                    [stream],
+                    lambda: self._client.server.xrange(stream, min=f"({after}", max="+", count=READ_AT_ONCE),
+                )
+            )
 
     def fields(self, key: str, names: Sequence[str]) -> list[str | None]:
         """What is in these fields of a hash."""
         with self._errors(self._client):
-            return [value.decode() if value else None for value in self._client.server.hmget(key, names)]
+            found = self._mending([key], lambda: self._client.server.hmget(key, names))
+            return [value.decode(errors="replace") if value else None for value in found]
 
     def ping(self) -> None:
         """Find out whether it is there."""
@@ -124,6 +144,28 @@ class Store:
         for client in filter(None, (self._waiting, self._client, self._reader)):
             with contextlib.suppress(*self._failures):
                 client.close()
+
+    def _mending(self, keys: Iterable[str], read: Callable[[], Any]) -> Any:
+        """Return what *read* does, once *keys* of other types are removed."""
+        try:
+            return read()
+        except self._redis.ResponseError as error:
+            if not (_is_wrong_type(error) and self._mend(keys)):
+                raise
+            return read()
+
+    def _mend(self, keys: Iterable[str]) -> bool:
+        """Remove those of *keys* that have another type than ours have. Return True if there were any."""
+        ours = (key for key in keys if key.startswith(PREFIX))
+        kinds = {key: kind for key in ours if (kind := KINDS.get(key.removeprefix(PREFIX).partition(":")[0]))}
+        (mended,) = self._pipeline([(MEND, list(kinds), list(kinds.values()))])
+        if isinstance(mended, self._redis.exceptions.NoScriptError):
+            mended = self._client.server.eval(MEND.text, len(kinds), *kinds, *kinds.values())
+        if not isinstance(mended, list):
+            return False
+        for key in mended:
+            _log.warning("another program had put something else at %s on the backplane: it was removed", key.decode())
+        return bool(mended)
 
     def _pipeline(self, calls: Sequence[Call]) -> list[Any]:
         with self._client.server.pipeline(transaction=False) as pipeline:
@@ -149,6 +191,15 @@ class Store:
     def _error(self, error: Exception) -> LogError:
         reason = str(error).partition("<")[0][:_LONGEST].strip(" :")  # without objects of the library's
         return LogError(Code.UNAVAILABLE, f"cannot use the backplane {self._name}: {reason or type(error).__name__}")
+
+
+def _is_wrong_type(result: Any) -> bool:
+    return isinstance(result, Exception) and any(part in str(result) for part in _WRONG_TYPE)
+
+
+def is_own_failure(error: Exception) -> bool:
+    """Return True if *error* says that a script failed for what it found, so that running it again is of no use."""
+    return any(part in str(error) for part in _OWN_FAILURES)
 
 
 def _answer(entries: Any) -> Answer:

@@ -79,7 +79,8 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
     parser.add_argument("--keep-lines", type=count, metavar="N",
                         help="with --data or --backplane: keep so many lines of each room (1000000)")  # fmt: skip
     parser.add_argument("--keep-size", type=kept_size, metavar="SIZE",
-                        help="with --data: keep so many bytes of all rooms together, from 1M (1G)")  # fmt: skip
+                        help="with --data or --backplane: keep so many bytes of all rooms together,"
+                        " from 1M (1G)")  # fmt: skip
     parser.add_argument("--keep-days", type=count, metavar="N",
                         help="with --data: keep what was said for so many days (for ever)")  # fmt: skip
     parser.add_argument("--tls", action="store_true", help="encrypt, by a certificate that is made on first use")
@@ -104,10 +105,10 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
 def _check_keeping(parser: Parser, options: argparse.Namespace) -> None:
     if options.data and options.backplane:
         parser.error("--data is of no use with --backplane, which keeps what is said")
-    if not options.data and (options.keep_size or options.keep_days):
-        parser.error("--keep-size and --keep-days take --data")
-    if options.keep_lines and not (options.data or options.backplane):
-        parser.error("--keep-lines takes --data or --backplane: without, 2,048 are kept, in memory")
+    if not options.data and options.keep_days:
+        parser.error("--keep-days requires --data")
+    if (options.keep_lines or options.keep_size) and not (options.data or options.backplane):
+        parser.error("--keep-lines and --keep-size require --data or --backplane: in memory, 2,048 lines are kept")
     if options.advertise and not options.backplane:
         parser.error("--advertise takes --backplane: without, nobody is told")
 
@@ -138,7 +139,7 @@ def _node(options: argparse.Namespace) -> "Node":
     """Return this server as one of several. Raises `LogError`."""
     from greenchat.backplane.node import Node
 
-    return Node(options.backplane, options.keep_lines or KEPT_LINES)
+    return Node(options.backplane, options.keep_lines or KEPT_LINES, options.keep_size or KEPT_SIZE)
 
 
 def _registry() -> "Registry":

@@ -137,6 +137,9 @@ WRITTEN_AT_ONCE: Final = 1000
 LOG_RETRY_SECONDS: Final = 1.0
 """Before what could not be written is tried again."""
 
+MAX_RETRY_DELAY: Final = 8.0
+"""Seconds between tries of a node after errors that should not be, at most: it begins with one, and doubles that."""
+
 SETTLE_SECONDS: Final = 5.0
 """For what somebody said through another connection to have its place, when it comes back; a client waits for 10."""
 

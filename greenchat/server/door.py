@@ -46,12 +46,14 @@ class Claim:
 class Door:
     """The door of a server, which lets in what its *registry* says.
 
-    Raises `SecurityError` if proofs cannot be checked here.
+    Where names are *shared* with other servers, the backplane decides whose they are, and nobody else: a second truth
+    here would keep owners out whom the others let in. Raises `SecurityError` if proofs cannot be checked here.
     """
 
-    def __init__(self, registry: Registry, *, members_only: bool) -> None:
+    def __init__(self, registry: Registry, *, members_only: bool, shared: bool = False) -> None:
         check_installed()
         self._registry = registry
+        self._shared = shared
         self._members_only = members_only
         self._failing: OrderedDict[str, deque[float]] = OrderedDict()
         """When attempts from a network have failed, those that failed last at the end."""
@@ -85,7 +87,16 @@ class Door:
 
     def _enter(self, name: str, owner: str | None, host: str, invite: str) -> None:
         where, members_only = network(host) or host, self._members_only
-        self._ask(self._registry.enter, name, owner, where, invite=invite, members_only=members_only)
+        if self._shared:
+            self._ask(self._registry.check, owner, where, invite=invite, members_only=members_only)
+        else:
+            self._ask(self._registry.enter, name, owner, where, invite=invite, members_only=members_only)
+
+    def record(self, claim: Claim) -> None:
+        """Record that the backplane has let the client of *claim* have its name. Raises `Refused`."""
+        if self._shared:
+            name, invite = claim.hello.name, claim.hello.invite
+            self._ask(self._registry.record, name, claim.owner, invite=invite, members_only=self._members_only)
 
     def _ask(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:

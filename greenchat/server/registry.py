@@ -66,6 +66,21 @@ class Registry:
         until = time.monotonic() + REGISTRY_SECONDS
         self._on_thread(self._enter, name, owner, network, invite=invite, members_only=members_only, until=until)
 
+    def check(self, owner: str | None, network: str, *, invite: str = "", members_only: bool = False) -> None:
+        """Refuse the banned, and, where there are *members_only*, a key that neither owns a name nor has an *invite*.
+
+        That is what a server decides itself whose names a backplane decides about. Raises `Refused`.
+        """
+        until = time.monotonic() + REGISTRY_SECONDS
+        self._on_thread(self._check, owner, network, invite=invite, members_only=members_only, until=until)
+
+    def record(self, name: str, owner: str, *, invite: str = "", members_only: bool = False) -> None:
+        """Record that a backplane has given *name* to *owner*, and use up the *invite* if it needs one.
+
+        Raises `Refused` if somebody else has used it up meanwhile.
+        """
+        self._on_thread(self._record, name, owner, invite=invite, members_only=members_only)
+
     def owns(self, name: str, owner: str) -> bool:
         """Whether *name* is the *owner*'s."""
         query = "SELECT key FROM names WHERE key = ? AND owner = ?"
@@ -169,6 +184,32 @@ class Registry:
                 self._use_up(invite, owner)
             if owner is not None:
                 self._give(name, owner, owned)
+
+    def _check(self, owner: str | None, network: str, *, invite: str, members_only: bool, until: float) -> None:
+        if time.monotonic() > until:  # as in _enter
+            raise Refused(Code.FAILED)
+        if self._banned(owner, network):
+            raise Refused(Code.BANNED)
+        if members_only and not self._is_member(owner) and not (owner and self._is_invite(invite)):
+            raise Refused(Code.BAD_INVITE if invite else Code.MEMBERS_ONLY)
+
+    def _record(self, name: str, owner: str, *, invite: str, members_only: bool) -> None:
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            if members_only and not self._is_member(owner):
+                self._use_up(invite, owner)
+            if self._count("SELECT count(*) FROM names WHERE key = ? AND owner = ?", name_key(name), owner):
+                return
+            self._change("DELETE FROM names WHERE key = ?", name_key(name))
+            if self._count("SELECT count(*) FROM names") < MAX_NAMES:
+                self._insert(name, owner, int(time.time()))
+
+    def _is_member(self, owner: str | None) -> bool:
+        return self._count("SELECT count(*) FROM names WHERE owner = ?", owner) > 0
+
+    def _is_invite(self, invite: str) -> bool:
+        query = "SELECT 1 FROM invites WHERE digest = ? AND until >= ?"
+        return self._db.execute(query, (_digest(invite), int(time.time()))).fetchone() is not None
 
     def _is_settled(self, name: str, owner: str | None, network: str) -> bool:
         """Whether *name* is *owner*'s already; refuses who is not let in, and another's name."""

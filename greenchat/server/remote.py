@@ -132,7 +132,7 @@ class RemoteUsers:
             "t": "private", "to": who, "text": safe_line(text),
             "node": self._node.id, "from": sender.name, "origin": sender.origin,
         }  # fmt: skip
-        self._node.tell_holder(who, message, on_result, fail)
+        self._node.tell_holder(who, message, sender.origin, on_result, fail)
 
     def ask(self, requester: _User, get: Get) -> None:
         """Pass a request on to the node of the owner, or say that there is none."""
@@ -153,7 +153,7 @@ class RemoteUsers:
             "t": "get", "get": _text(get), "node": self._node.id, "name": requester.name, "origin": requester.origin,
             "host": self._host(requester), "certificate": requester.certificate,
         }  # fmt: skip
-        self._node.tell_holder(get.owner, message, on_result, fail)
+        self._node.tell_holder(get.owner, message, requester.origin, on_result, fail)
 
     def send(self, to: _RemoteUser, record: Record) -> None:
         """Have the node of a user tell it *record*."""

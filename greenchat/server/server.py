@@ -97,7 +97,9 @@ class ChatServer:
         self._join_grace = join_grace
         self._certificate = certificate
         self._registry = registry
-        self._door = _door(registry, members_only=members_only) if certificate and registry else None
+        self._door: Door | None = None
+        if certificate and registry:
+            self._door = _door(registry, members_only=members_only, shared=node is not None)
         self._insecure = insecure
         self._node = node
         self._advertise = advertise
@@ -254,10 +256,10 @@ class ChatServer:
             self._context.admission.leave(session)
 
 
-def _door(registry: "Registry", *, members_only: bool) -> "Door":
+def _door(registry: "Registry", *, members_only: bool, shared: bool) -> "Door":
     from greenchat.server.door import Door
 
-    return Door(registry, members_only=members_only)
+    return Door(registry, members_only=members_only, shared=shared)
 
 
 def _with_numbers(addresses: Addresses) -> Addresses:

@@ -193,6 +193,7 @@ class Session:
         if self._outbox.finished:  # it was turned out meanwhile
             return
         self._become(claim.hello.name).enter(claim.hello, claim.hello.certificate)
+        self._context.door.record(claim)
 
     def _admit_guest(self, name: str) -> bool:
         """Whether it may be let in under *name*, and is still here."""

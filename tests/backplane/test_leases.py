@@ -255,10 +255,10 @@ def test_claim_that_redis_runs_too_late_is_undone() -> None:
 
 def test_claim_that_comes_after_it_was_cancelled_is_not_run(redis: RedisServer, here: Node) -> None:
     store, cancelled = here.pipeline.store, "{greenchat}:cancelled:here:bob"
-    claim = CLAIM, [NAMES, NODES, "owners", "token", INBOX, cancelled]
+    claim = CLAIM, [NAMES, NODES, "owners", "token", INBOX, cancelled, "owned"]
     store.one((CANCEL, [NAMES, cancelled], ["here", "bob", 5, 60, "name:bob"]))
     for number, result in ((5, b"unavailable"), (6, [b"1 here bob - 1"])):
-        assert store.one((*claim, ["here", "bob", "-", 1, number, 9, 60, "name:bob"])) == result
+        assert store.one((*claim, ["here", "bob", "-", 1, number, 9, 60, 8, 8, "name:bob"])) == result
 
 
 def test_names_of_nodes_that_are_dead_for_long_are_forgotten(
@@ -281,6 +281,18 @@ def test_names_of_a_node_that_ends_are_free_at_once(redis: RedisServer, here: No
     with node_of(redis.url) as there:
         there.leases.claim("bob", "bob", "", print)
     here.leases.claim("bob", "other", "", print)
+
+
+def test_names_of_one_key_are_bounded(
+    redis: RedisServer, here: Node, there: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("greenchat.backplane.leases.MAX_NAMES_EACH", 2)
+    for number in range(2):
+        here.leases.release(here.leases.claim(f"u{number}", "x", "key", print))
+    assert refusal(there, "u2", owner="key") is Code.TOO_MANY_NAMES
+    there.leases.claim("u1", "y", "key", print)
+    assert free(here.pipeline.store, "u0")
+    there.leases.claim("u2", "z", "key", print)
 
 
 def test_name_can_be_let_go_by_its_owner(redis: RedisServer, here: Node) -> None:

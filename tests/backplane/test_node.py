@@ -1,7 +1,8 @@
 import gevent
 import pytest
-from backplane.nodes import node_of
+from backplane.nodes import Losses, node_of
 from conftest import until
+from gevent.event import Event
 from log.helpers import Audience, opened, say
 from redis_server import RedisServer, needs_redis
 
@@ -31,24 +32,64 @@ def test_holder_of_a_name_is_told_if_its_node_is_alive(
     redis: RedisServer, here: Node, there: Node, heard: list[Message]
 ) -> None:
     here.leases.claim("ann", "ann", "", print)
+    there.leases.claim("bob", "bob", "", print)
     results = list[str]()
     for name in ("Ann", "nobody"):
-        there.tell_holder(name, {"t": "x"}, results.append, print)
+        there.tell_holder(name, {"t": "x"}, "bob", results.append, print)
     until(lambda: results == [here.id, ""])
     until(lambda: heard == [{"t": "x"}])
     here._greenlets[0].kill()
     redis.command("HSET", NODES, here.id, '"1 {}"')
-    there.tell_holder("ann", {"t": "x"}, results.append, print)
+    there.tell_holder("ann", {"t": "x"}, "bob", results.append, print)
     until(lambda: results == [here.id, "", ""])
 
 
 def test_who_is_told_while_redis_is_away_hears_that(redis: RedisServer) -> None:
     with RedisServer() as mortal, node_of(mortal.url) as node:
+        node.leases.claim("bob", "bob", "", print)
         mortal.kill()
         results, failures = list[str](), list[Code]()
-        node.tell_holder("ann", {"t": "x"}, results.append, failures.append)
+        node.tell_holder("ann", {"t": "x"}, "bob", results.append, failures.append)
         until(lambda: failures == [Code.UNAVAILABLE])
         assert results == []
+
+
+def test_nobody_is_told_anything_by_a_user_whose_name_is_somebody_elses_by_now(
+    here: Node, there: Node, heard: list[Message]
+) -> None:
+    """As by a node that was paused, and whose users have gone on at another."""
+    here.leases.claim("ann", "ann", "", print)
+    there.leases.claim("bob", "bob", "", lost := Losses())
+    here.leases.claim("bob", "bob", "", print, attempt=1)
+    results, failures = list[str](), list[Code]()
+    there.tell_holder("ann", {"t": "x"}, "bob", results.append, failures.append)
+    there.tell_holder("ann", {"t": "x"}, "nobody", results.append, failures.append)
+    until(lambda: failures == [Code.UNAVAILABLE] * 2)
+    until(lambda: lost)
+    there.leases.claim("cat", "cat", "", print)
+    there.tell_holder("ann", {"t": "y"}, "cat", results.append, failures.append)
+    until(lambda: heard == [{"t": "y"}])
+
+
+def test_error_that_repeats_is_logged_once_and_counted(here: Node, caplog: pytest.LogCaptureFixture) -> None:
+    failures = iter([ZeroDivisionError()] * 4)
+
+    def work() -> None:
+        for failure in failures:
+            raise failure
+        done.set()
+
+    done = Event()
+    with caplog.at_level("WARNING"):
+        working = gevent.spawn(here._supervise, 0, work)
+        done.wait()
+        gevent.sleep(0)
+        working.kill()
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "internal error, please report it: ZeroDivisionError()",
+        "after 4 internal errors the node goes on",
+    ]
 
 
 @pytest.mark.parametrize(

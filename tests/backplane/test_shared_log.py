@@ -1,3 +1,4 @@
+import contextlib
 import signal
 from collections.abc import Iterator
 
@@ -282,7 +283,7 @@ def test_who_was_silent_for_long_goes_on_where_it_was(redis: RedisServer, here: 
     for block in (b"guest: 1\n", b"guest: 2\n"):
         log.append("~guest", block, 1, 0)
         log.settle("")
-        redis.command("DEL", f"{{greenchat}}:said:{log.epoch}:~guest")
+        redis.command("HDEL", "{greenchat}:speakers", "~guest")
     log.append("~guest", b"guest: 3\n", 1, 0)
     log.settle("")
     assert (len(heard.placed), lost, told) == (3, [], [])
@@ -320,6 +321,119 @@ def test_log_that_has_only_garbage_has_nothing_recent(redis: RedisServer, here: 
     redis.command("DEL", log.stream)
     redis.command("SET", log.stream, "garbage")
     assert log.recent(60, 1000) == log.position
+
+
+@pytest.mark.attack(46)
+def test_rooms_and_speakers_are_bounded_oldest_first(
+    redis: RedisServer, here: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_log, "MAX_SPEAKERS", 4)
+    monkeypatch.setattr(shared_log, "KEPT_ROOMS", 3)
+    kept = []
+    for number in range(8):
+        here.leases.claim(f"u{number}", f"u{number}", "", print)
+        log = here.logs.open(f"r{number}", Audience())
+        append(log, 1, origin=f"u{number}")
+        log.settle("")
+        kept.append(log)
+    assert sorted(redis.keys()) == sorted(
+        [f"{kind}:r{number}" for kind in ("room", "log") for number in (5, 6, 7)]
+        + ["rooms", "speakers", "forgotten", "names", "nodes", "token", f"inbox:{here.id}"]
+    )
+    assert [kept[number].settle(f"u{number}") for number in (7, 6, 5)] == [1, 1, 1]
+    assert redis.command("HLEN", "{greenchat}:speakers") == b":4\r\n"
+    assert redis.command("ZCARD", "{greenchat}:forgotten") == b":4\r\n"
+
+
+@pytest.mark.attack(46)
+def test_bytes_of_all_logs_are_bounded_the_longest_are_trimmed(redis: RedisServer) -> None:
+    with contextlib.closing(Node(redis.url, kept_size=1_000_000)) as node:
+        node.start()
+        node.leases.claim("ann", "ann", "", print)
+        long, short = node.logs.open("long", Audience()), node.logs.open("short", heard := Audience())
+        for _number in range(1, 201):
+            long.append("ann", b"x" * 20_000 + b"\n", 1, 0)
+        short.append("ann", b"hi\n", 1, 0)
+        node.logs.wait(0)
+        node.logs.trim()
+        used = int(redis.command("MEMORY", "USAGE", "{greenchat}:log:long").strip(b":\r\n"))
+        assert 250_000 < used < 550_000
+        long.settle("")
+        assert (long.begin > 150, long.position) == (True, 200)
+        assert [entry.block for entry in short.read(0)] == [b"hi\n"]
+        assert heard.restarts == 0
+
+
+KEYS = {
+    "room:lobby": "hash", "log:lobby": "stream", "rooms": "zset", "speakers": "hash", "forgotten": "zset",
+    "names": "hash", "owners": "hash", "owned": "hash", "token": "number", "nodes": "hash",
+}  # fmt: skip
+
+
+@pytest.mark.attack(41)
+@pytest.mark.parametrize("key", [*KEYS, "inbox"])
+@pytest.mark.parametrize(
+    "garbage", [("SET", "x"), ("HSET", "x", "y"), ("RPUSH", "x"), ("ZADD", "1", "x"), ("XADD", "*", "x", "y")],
+    ids=lambda garbage: garbage[0],
+)  # fmt: skip
+def test_key_of_another_type_stops_nobody(
+    redis: RedisServer, here: Node, there: Node, key: str, garbage: tuple[str, ...]
+) -> None:
+    full = "{greenchat}:" + (f"inbox:{here.id}" if key == "inbox" else key)
+    here.leases.claim("eve", "eve", "", print)
+    tea, ear = here.logs.open("tea", Audience()), there.logs.open("tea", heard := Audience())
+    lobby = here.logs.open("lobby", Audience())
+    append(lobby, 1)
+    append(tea, 1, origin="eve")
+    ear.settle("")
+    redis.command("DEL", full)
+    redis.command(garbage[0], full, *garbage[1:])
+    eventually(here, "new")
+    append(lobby, 2)
+    append(tea, 2, origin="eve")
+    there.tell(here.id, {"t": "x"})
+    if key not in ("names", "nodes"):  # with which users lose their names, and have to come again
+        until(lambda: b"eve 2\n" in blocks(heard))
+    here.pipeline.queue.settle()
+    there.pipeline.queue.settle()
+    eventually(there, "newer")
+
+
+def eventually(node: Node, name: str) -> None:
+    """Claim a name, as a client does that is told to come again in a moment."""
+    while True:
+        with contextlib.suppress(Refused):
+            node.leases.claim(name, name, "key", print)
+            return
+        gevent.sleep(0.01)
+
+
+@pytest.mark.attack(41)
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        ("HSET", "{greenchat}:names", "name:new", "x"), ("HSET", "{greenchat}:owners", "name:new", "x"),
+        ("HSET", "{greenchat}:owners", "name:new", '"x [[]"'), ("HSET", "{greenchat}:nodes", "x", "y"),
+        ("HSET", "{greenchat}:speakers", "ann", "x"), ("HSET", "{greenchat}:room:lobby", "position", "x"),
+        ("HSET", "{greenchat}:room:lobby", "epoch", "x"), ("XADD", "{greenchat}:log:lobby", "*", "x", "y"),
+        ("HSET", "{greenchat}:owned", "key", "x"), ("ZADD", "{greenchat}:rooms", "0", "x"),
+    ],
+    ids=lambda garbage: " ".join(garbage[1:]),
+)  # fmt: skip
+def test_garbage_in_a_key_stops_nobody(redis: RedisServer, here: Node, there: Node, garbage: tuple[str, ...]) -> None:
+    here.leases.claim("eve", "eve", "", print)
+    tea, _ear = here.logs.open("tea", Audience()), there.logs.open("tea", heard := Audience())
+    lobby = here.logs.open("lobby", Audience())
+    append(lobby, 1)
+    lobby.settle("")
+    redis.command(*garbage)
+    append(lobby, 2)
+    append(tea, 1, origin="eve")
+    until(lambda: blocks(heard))
+    eventually(here, "new")
+    here.logs.check()
+    lobby.settle("")
+    here._sweep()
 
 
 def test_many_lines_are_trimmed(redis: RedisServer) -> None:

@@ -6,7 +6,7 @@ import pytest
 from redis_server import RedisServer, needs_redis
 
 from greenchat.backplane.clients import PASSWORD, without_password
-from greenchat.backplane.scripts import SEND
+from greenchat.backplane.scripts import RELEASE, SEND
 from greenchat.backplane.store import Store
 from greenchat.errors import LogError
 
@@ -24,12 +24,12 @@ def test_scripts_are_loaded_when_redis_does_not_know_them(redis: RedisServer) ->
 @needs_redis
 def test_what_a_script_does_wrong_is_no_result(redis: RedisServer) -> None:
     store = Store(redis.url)
-    redis.command("SET", "inbox", "x")
-    bad, good = store.run([(SEND, ["inbox"], ["hi", 9, 10]), (SEND, ["other"], ["hi", 9, 10])])
+    redis.command("SET", "text", "x")
+    bad, good = store.run([(RELEASE, ["text"], ["lease", "form"]), (SEND, ["other"], ["hi", 9, 10])])
     assert isinstance(bad, Exception)
     assert good == 1
     with pytest.raises(LogError, match="cannot use the backplane redis://127"):
-        store.one((SEND, ["inbox"], ["hi", 9, 10]))
+        store.one((RELEASE, ["text"], ["lease", "form"]))
     store.close()
 
 

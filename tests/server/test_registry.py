@@ -51,6 +51,44 @@ def test_owner_may_write_its_name_in_another_case(registry: Registry) -> None:
     assert owners(registry) == {"ann": "KEY"}
 
 
+# --- where a backplane decides whose names are ------------------------------------------------
+
+
+@pytest.mark.attack(44)
+def test_record_follows_the_backplane_and_a_check_records_nothing(registry: Registry) -> None:
+    registry.check("KEY", "192.0.2.1")
+    assert owners(registry) == {}
+    registry.record("ann", "KEY")
+    registry.check("OTHER", "192.0.2.1")
+    registry.record("Ann", "OTHER")
+    registry.record("Ann", "OTHER")
+    assert owners(registry) == {"Ann": "OTHER"}
+
+
+def test_banned_are_refused_before_the_backplane_is_asked(registry: Registry) -> None:
+    registry.ban("KEY")
+    registry.ban("192.0.2.1")
+    for owner, network in (("KEY", "192.0.2.2"), ("OTHER", "192.0.2.1"), (None, "192.0.2.1")):
+        with pytest.raises(Refused) as refused:
+            registry.check(owner, network)
+        assert refused.value.code is Code.BANNED
+
+
+def test_invite_is_used_up_only_when_the_backplane_has_given_the_name(registry: Registry) -> None:
+    invite = registry.invite(60)
+    for _ in range(2):
+        registry.check("KEY", "192.0.2.1", invite=invite, members_only=True)
+    registry.record("ann", "KEY", invite=invite, members_only=True)
+    registry.check("KEY", "192.0.2.1", members_only=True)
+    for owner, given, code in (("OTHER", invite, Code.BAD_INVITE), ("OTHER", "", Code.MEMBERS_ONLY)):
+        with pytest.raises(Refused) as refused:
+            registry.check(owner, "192.0.2.1", invite=given, members_only=True)
+        assert refused.value.code is code
+    with pytest.raises(Refused):
+        registry.record("bob", "OTHER", invite=invite, members_only=True)
+    assert owners(registry) == {"ann": "KEY"}
+
+
 def test_guest_owns_nothing(registry: Registry) -> None:
     registry.enter("ann", None, "192.0.2.1")
     registry.enter("ann", "KEY", "192.0.2.1")
