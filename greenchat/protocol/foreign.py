@@ -17,8 +17,8 @@ _HTTP: Final = re.compile(rb"(?:.*[\t ])?HTTP/\d.*", re.IGNORECASE)
 
 # Other text protocols whose client speaks first, and greetings of servers. Where a line could be the name of a person,
 # only what a program sends is matched: `USER bob` and `helo mx.example`, but not `User 1` or `Helo Silva`.
-_OPENINGS: Final = re.compile(
-    b"|".join([
+_OPENINGS: Final = b"|".join(
+    [
         rb"(?i:(?:.*[\t ])?(?:ICAP|RTSP|SIP)/\d.*)",
         # HTTP/0.9, and requests cut short: `GET /`.
         rb"(?i:(?:CONNECT|DELETE|GET|HEAD|OPTIONS|PATCH|POST|PRI|PUT|TRACE)[\t ]+(?:/|\*|https?:).*)",
@@ -39,13 +39,13 @@ _OPENINGS: Final = re.compile(
         rb"PROXY (?:TCP[46]|UNKNOWN).*",
         rb"\*\d+",
         rb"<\?xml.*",
-    ])
-)  # fmt: skip
+    ]
+)
 
 
 def is_foreign(line: bytes) -> bool:
     """Return whether *line*, a connection's first without its line end, opens another protocol."""
-    return is_http(line) or _OPENINGS.fullmatch(line) is not None
+    return is_http(line) or re.fullmatch(_OPENINGS, line) is not None  # compiled when first needed
 
 
 def is_http(line: bytes) -> bool:

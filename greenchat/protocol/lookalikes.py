@@ -1,7 +1,6 @@
 """Unicode's table of characters that look like others, read when a name first needs it."""
 
 import functools
-import pkgutil
 
 __all__ = ["lookalikes"]
 
@@ -12,6 +11,8 @@ def lookalikes() -> dict[int, str]:
 
     The file is made by tools/lookalikes.py.
     """
+    import pkgutil  # here, because a client that starts need not wait for it
+
     table = pkgutil.get_data("greenchat.protocol", "lookalikes.txt")
     assert table is not None
     lines = (line.split(": ") for line in table.decode().splitlines() if not line.startswith("#"))
