@@ -31,7 +31,7 @@ def test_package_imports_nothing_by_itself() -> None:
 
 
 def test_package_is_imported_before_any_module_of_the_standard_library() -> None:
-    before = loaded("import os", "-S")  # as every Python has it when it starts
+    before = loaded("import gc, os", "-S")  # built in, and as every Python has it when it starts
     assert loaded("import os, greenchat.launch", "-S") - before == {"greenchat", "greenchat.lazy", "greenchat.launch"}
 
 
