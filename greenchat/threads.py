@@ -1,5 +1,7 @@
 """Calls that block on the disk, a descriptor or the processor, made on a thread."""
 
+import os
+import select
 from collections.abc import Callable
 from typing import Generic, ParamSpec, TypeVar, cast
 
@@ -8,7 +10,7 @@ from gevent.threadpool import ThreadPool
 
 from greenchat.protocol.limits import GOODBYE_SECONDS
 
-__all__ = ["Job", "call", "end"]
+__all__ = ["Job", "call", "end", "write_all"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,3 +54,13 @@ def end(pool: ThreadPool) -> None:
         pool.kill()
     if pool.size:
         pool.maxsize = 0  # each goes when it is done
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write *data* to *fd*, and block until it is written. Raises `OSError`."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:  # another process that shares the descriptor has set O_NONBLOCK
+            select.select([], [fd], [])

@@ -73,6 +73,10 @@ class Stream:
         """What has come and been waited for is of no use any more."""
         self.data, self._seen = self.data[self._seen :], 0
 
+    def pause(self) -> None:
+        """Read nothing more."""
+        self._reader.kill()
+
     def close(self) -> None:
         self._reader.kill()
         self._file.close()
@@ -138,6 +142,15 @@ class Program:
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    def fill_stderr(self) -> None:
+        """Stop reading the standard error, and fill its pipe."""
+        self.err.pause()
+        fd = os.open(f"/proc/{self.process.pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(fd, b"x")
+        os.close(fd)
 
     def _streams(self) -> list[Stream]:
         return [stream for stream in (self._out, self.err) if stream]

@@ -1,22 +1,27 @@
-"""What a program of its own sees to: descriptors, signals, its log, its memory, its words to the user."""
+"""The process around a program: descriptors, signals, the log, memory, standard error."""
 
+import atexit
 import contextlib
 import gc
+import io
 import logging
 import os
-import select
 import signal
+import threading
 from collections.abc import Callable
 from typing import Final
 
 import gevent
 
 from greenchat.errors import GreenchatError
-from greenchat.protocol.limits import MAX_LINE
+from greenchat.protocol.limits import FULL_SECONDS, MAX_LINE, MAX_UNTOLD
 from greenchat.protocol.text import safe_line
+from greenchat.threads import write_all
 
 __all__ = [
+    "Lines",
     "collect_garbage_seldom",
+    "divert_tracebacks",
     "fill_standard_descriptors",
     "log_to_stderr",
     "on_signals",
@@ -30,6 +35,72 @@ __all__ = [
 _STDOUT: Final = 1
 _STDERR: Final = 2
 """Written to as it is: `sys.stderr` may be missing, and keeps what it could not write."""
+
+
+class Lines:
+    """Lines for the descriptor *fd*, written by a thread, so that nobody waits for a full pipe or a stopped terminal.
+
+    A line that finds `limits.MAX_UNTOLD` bytes before it is dropped. The number of dropped lines is written in their
+    place. Several threads may use one object.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._changed = threading.Condition()
+        self._waiting: list[bytes] = []
+        self._size = 0
+        """Bytes that are not written yet."""
+        self._dropped = 0
+        self._thread: threading.Thread | None = None
+
+    def put(self, line: str) -> None:
+        """Write *line*, made safe to show, when there is room. Never wait."""
+        data = _encoded(line)
+        with self._changed:
+            if self._size + len(data) > MAX_UNTOLD or self._dropped:
+                self._dropped += 1
+            else:
+                self._waiting.append(data)
+                self._size += len(data)
+            if self._thread is None:  # a daemon, because no exit may wait for it
+                self._thread = threading.Thread(target=self._run, name="stderr", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Wait until all is written, for `limits.FULL_SECONDS` at most. Blocks the hub, and so is for the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._size and not self._dropped, FULL_SECONDS)
+
+    def _run(self) -> None:
+        while True:
+            data = self._take()
+            with contextlib.suppress(OSError):  # it is closed, and there is nobody to tell
+                write_all(self._fd, data)
+            with self._changed:
+                self._size -= len(data)
+                self._changed.notify_all()
+
+    def _take(self) -> bytes:
+        """Wait for lines, and return them all: the dropped ones came after them."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._dropped)
+            if self._dropped:
+                notice = _encoded(f"lines dropped because standard error was full: {self._dropped}")
+                self._waiting.append(notice)
+                self._size += len(notice)
+                self._dropped = 0
+            data = b"".join(self._waiting)
+            self._waiting.clear()
+            return data
+
+
+def _encoded(line: str) -> bytes:
+    return f"{safe_line(line)}\n".encode(errors="backslashreplace")
+
+
+_stderr: Final = Lines(_STDERR)
+atexit.register(_stderr.flush)
 
 
 def fill_standard_descriptors() -> None:
@@ -72,22 +143,30 @@ def on_suspend(leave: Callable[[], object], take: Callable[[], object]) -> None:
 
 
 class _Log(logging.Handler):
-    """Lines on standard error; one that would have to wait there, or that nobody reads, is lost and holds up nobody."""
+    """Log records as lines on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        writable = select.poll()
-        with contextlib.suppress(OSError):
-            writable.register(_STDERR, select.POLLOUT)
-            if writable.poll(0):
-                os.write(
-                    _STDERR, f"{safe_line(self.format(record)[: MAX_LINE // 2])}\n".encode(errors="backslashreplace")
-                )
+        _stderr.put(self.format(record)[: MAX_LINE // 2])
+
+
+class _Tracebacks(io.StringIO):
+    """Tracebacks as lines on standard error: gevent itself would write them from the hub, and wait there."""
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines():
+            _stderr.put(line)
+        return len(text)
 
 
 def log_to_stderr() -> None:
-    """Have what is logged on standard error, without ever waiting for it."""
+    """Log to standard error."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", handlers=[_Log()])
     logging.raiseExceptions = False  # without a standard error there is nobody to tell
+
+
+def divert_tracebacks() -> None:
+    """Write the tracebacks of greenlets without blocking the hub."""
+    gevent.get_hub().exception_stream = _Tracebacks()
 
 
 def collect_garbage_seldom() -> None:
@@ -102,17 +181,18 @@ def show(line: str) -> None:
 
 
 def report(command: Callable[[], int]) -> int:
-    """The exit status of *command*; what it raises is one line on standard error."""
+    """Run *command* and return its exit status. An error is one line on standard error."""
     try:
         return command()
     except GreenchatError as error:
         tell(str(error))
     except OSError as error:
         tell(f"standard output cannot be written to: {os.strerror(error.errno or 0).lower()}")
+    finally:
+        _stderr.flush()
     return 1
 
 
 def tell(line: str) -> None:
-    """Say *line* to the user, on standard error; if nobody reads that, nothing happens."""
-    with contextlib.suppress(OSError):
-        os.write(_STDERR, f"{safe_line(line)}\n".encode(errors="backslashreplace"))
+    """Write *line* to standard error without waiting."""
+    _stderr.put(line)

@@ -18,7 +18,7 @@ from greenchat.cli.arguments import (
     server,
     user,
 )
-from greenchat.cli.process import fill_standard_descriptors, on_signals, on_suspend, tell
+from greenchat.cli.process import divert_tracebacks, fill_standard_descriptors, on_signals, on_suspend, tell
 from greenchat.client import Accept, ChatClient, Route
 from greenchat.client.program import Program
 from greenchat.errors import SecurityError
@@ -40,6 +40,7 @@ def client(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
     options = _options(arguments, prog)
     fill_standard_descriptors()
     raise_descriptor_limit()
+    divert_tracebacks()
     try:
         trust, identity, known_peers = _keys(options.fingerprint) if options.tls else (None, None, None)
     except SecurityError as error:

@@ -24,6 +24,7 @@ from greenchat.cli.arguments import (
 from greenchat.cli.arguments import server as server_address
 from greenchat.cli.process import (
     collect_garbage_seldom,
+    divert_tracebacks,
     fill_standard_descriptors,
     log_to_stderr,
     on_signals,
@@ -51,6 +52,7 @@ def server(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
     raise_descriptor_limit()
     collect_garbage_seldom()
     log_to_stderr()
+    divert_tracebacks()
     try:
         return _run(options)
     except GreenchatError as error:

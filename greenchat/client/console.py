@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import select
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,9 +14,9 @@ from gevent.fileobject import FileObjectPosix
 from gevent.threadpool import ThreadPool
 
 from greenchat.protocol.limits import MAX_LINE, MAX_UNWRITTEN
-from greenchat.threads import call
+from greenchat.threads import call, write_all
 
-__all__ = ["Output", "is_terminal", "read_lines"]
+__all__ = ["Output", "is_one_terminal", "is_terminal", "read_lines"]
 
 _LONGEST: Final = 2 * MAX_LINE
 """Kept of an input line; what is longer is too long to be sent anyway."""
@@ -32,6 +31,11 @@ class _Lines(Protocol):
 def is_terminal(fd: int) -> bool:
     """Whether *fd* is open and a terminal."""
     return os.isatty(fd)  # False, too, for a closed one
+
+
+def is_one_terminal(one: int, other: int) -> bool:
+    """Return True if both descriptors are of the same terminal."""
+    return is_terminal(one) and is_terminal(other) and os.fstat(one).st_rdev == os.fstat(other).st_rdev
 
 
 def read_lines(fd: int) -> Iterator[str]:
@@ -87,11 +91,19 @@ class _ThreadedLines:
         self._pool.kill()
 
 
-class Output:
-    """Text to descriptors, in the order given, written by a thread, so that a slow reader stops nothing else."""
+def _do_nothing() -> None:
+    pass
 
-    def __init__(self, on_broken: Callable[[int], object]) -> None:
+
+class Output:
+    """Text to descriptors, in the order given, written by a thread, so that a slow reader stops nothing else.
+
+    *on_broken* is called with a descriptor that cannot be written to, *on_room* when all is written.
+    """
+
+    def __init__(self, on_broken: Callable[[int], object], on_room: Callable[[], object] = _do_nothing) -> None:
         self._on_broken = on_broken
+        self._on_room = on_room
         self._pool = ThreadPool(1)
         self._pending: deque[tuple[int, bytes]] = deque()
         self.written = 0
@@ -106,6 +118,13 @@ class Output:
         while self._given - self.written > limit:
             self._progress.clear()
             self._progress.wait()
+
+    def offer(self, fd: int, line: str, limit: float = 2 * MAX_UNWRITTEN) -> bool:
+        """Write *line* to *fd* without waiting. Return False, and write nothing, if more than *limit* bytes wait."""
+        if self._given - self.written > limit:
+            return False
+        self.put(fd, f"{line}\n")
+        return True
 
     def put(self, fd: int, text: str) -> int:
         """Have *text* written to *fd* as it is, without waiting; once it is, `written` has reached what is returned."""
@@ -131,11 +150,13 @@ class Output:
         while self._pending:
             fd, data = self._next_run()
             try:
-                call(self._pool, _write_out, fd, data)
+                call(self._pool, write_all, fd, data)
             except OSError:
                 self._on_broken(fd)
             self.written += len(data)
             self._progress.set()
+            if not self._pending:
+                self._on_room()
         self._writer = None
 
     def _next_run(self) -> tuple[int, bytes]:
@@ -145,12 +166,3 @@ class Output:
         while self._pending and self._pending[0][0] == fd:
             run.append(self._pending.popleft()[1])
         return fd, b"".join(run)
-
-
-def _write_out(fd: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        try:
-            rest = rest[os.write(fd, rest) :]
-        except BlockingIOError:  # another process that shares the descriptor has set O_NONBLOCK
-            select.select([], [fd], [])

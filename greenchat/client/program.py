@@ -15,13 +15,13 @@ from gevent.pool import Group
 
 from greenchat.client.client import ChatClient, Message
 from greenchat.client.consent import Question
-from greenchat.client.console import Output, is_terminal, read_lines
+from greenchat.client.console import Output, is_one_terminal, is_terminal, read_lines
 from greenchat.client.display import Display
 from greenchat.client.downloads import Received
 from greenchat.client.menu import GOODBYE, NO_SUCH_OPTION, run_menu
 from greenchat.client.uploads import Served
 from greenchat.errors import BadName, Code, GreenchatError, ProtocolError, Refused, ServerGone, TransferError, sentence
-from greenchat.protocol.limits import GOODBYE_SECONDS, MAX_FETCHES, MAX_UNWRITTEN, MAX_WANTED
+from greenchat.protocol.limits import FULL_SECONDS, GOODBYE_SECONDS, MAX_FETCHES, MAX_UNWRITTEN, MAX_WANTED
 from greenchat.protocol.text import safe_line
 from greenchat.security.tls import short
 
@@ -59,9 +59,11 @@ class Program:
         self._greenlets = Group()
         self._requests = Group()
         self._wanted: deque[tuple[str, str]] = deque()
-        self._out = Output(self._on_broken)
+        self._dropped = 0
+        """Lines for standard error that found it full."""
+        self._err = Output(self._on_broken, self._on_room)
         # On one terminal the order between the two matters; elsewhere neither may hold up the other.
-        self._err = self._out if is_terminal(STDOUT) and is_terminal(STDERR) else Output(self._on_broken)
+        self._out = self._err if is_one_terminal(STDOUT, STDERR) else Output(self._on_broken)
         self._display = Display(STDERR, self._err)
 
     def run(self) -> int:
@@ -87,7 +89,7 @@ class Program:
         if self._broken:
             status = 1
             self.hint("standard output cannot be written to")
-        self._err.flush(GOODBYE_SECONDS)
+        self._err.flush(FULL_SECONDS)
         return status
 
     def end(self, status: int) -> None:
@@ -98,7 +100,7 @@ class Program:
     def leave_terminal(self) -> None:
         """Give its rows back to the terminal, for as long as another program has it."""
         self._display.stop()
-        self._err.flush(GOODBYE_SECONDS)
+        self._err.flush(FULL_SECONDS)
 
     def take_terminal(self) -> None:
         """Show again what moves."""
@@ -110,8 +112,9 @@ class Program:
         self._out.write(STDOUT, line, 2 * MAX_UNWRITTEN)
 
     def hint(self, line: str) -> None:
-        """Write *line* to standard error."""
-        self._err.write(STDERR, safe_line(line), 2 * MAX_UNWRITTEN)
+        """Write *line* to standard error without waiting; where too much waits already, it is dropped and counted."""
+        if self._dropped or not self._err.offer(STDERR, safe_line(line)):
+            self._dropped += 1
 
     def send(self, text: str) -> None:
         """Say *text*; if it cannot be said as it is, only the user is told."""
@@ -253,6 +256,12 @@ class Program:
     def on_note(self, code: Code) -> None:
         """Show what the server has to tell."""
         self.hint(sentence(code))
+
+    def _on_room(self) -> None:
+        """Tell how many lines were dropped, in their place."""
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            self.hint(f"lines dropped because standard error was full: {dropped}")
 
     def _on_broken(self, fd: int) -> None:
         if fd == STDOUT:

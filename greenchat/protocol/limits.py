@@ -509,6 +509,13 @@ MAX_INBOX: Final = 16 * 1024 * 1024
 MAX_UNWRITTEN: Final = 256 * 1024
 """Given to standard output and not yet taken by it, before whoever writes more has to wait."""
 
+FULL_SECONDS: Final = 1.0
+"""For standard error to take what is left at the end; a pipe that is read takes it at once."""
+
+MAX_UNTOLD: Final = 256 * 1024
+"""Bytes for standard error that nobody takes, before further lines are dropped and counted. A pipe holds 64 KiB more
+(pipe(7))."""
+
 SHOWN_AFTER_SECONDS: Final = 0.5
 """A file that takes no longer gets no live line; a wait of up to a second breaks nobody's thought (Nielsen, 1993)."""
 

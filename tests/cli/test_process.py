@@ -1,44 +1,82 @@
-import logging
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
+import gevent
 import pytest
 
 from greenchat.cli import process
 from greenchat.errors import Code, SecurityError
+from greenchat.protocol.limits import MAX_UNTOLD
 from greenchat.protocol.text import safe_line
 
 
-def test_line_of_the_log_that_would_have_to_wait_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     outlet, inlet = os.pipe()
-    with os.fdopen(outlet, "rb", 0) as read, os.fdopen(inlet, "w"):
-        monkeypatch.setattr(process, "_STDERR", inlet)
-        log, line = process._Log(), logging.makeLogRecord({"msg": "x" * 999})
-        for _ in range(200):
-            log.emit(line)
-        written = len(read.read(1_000_000))
-    assert 0 < written < 200_000
-    assert written % 1000 == 0
+    with os.fdopen(outlet, "rb", 0) as reading, os.fdopen(inlet, "wb", 0) as writing:
+        yield reading, writing
 
 
-def test_standard_error_that_nobody_reads_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    outlet, inlet = os.pipe()
-    os.close(outlet)
-    monkeypatch.setattr(process, "_STDERR", inlet)
-    process._Log().emit(logging.makeLogRecord({"msg": "dropped ann"}))
-    process.tell("listening")
-    os.close(inlet)
-    process._Log().emit(logging.makeLogRecord({"msg": "dropped ann"}))
-    process.tell("listening")
+def read_until(reading: IO[bytes], end: str) -> bytes:
+    """Read on a thread, so that nothing here can hang for longer than a test may, until *end* matches the end."""
+    data = b""
+    while not re.search(rf"{end}\Z".encode(), data[-100:]):
+        data += gevent.get_hub().threadpool.apply(os.read, (reading.fileno(), 65536))
+    return data
 
 
-def test_line_to_the_user_may_hold_what_no_encoding_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    outlet, inlet = os.pipe()
-    monkeypatch.setattr(process, "_STDERR", inlet)
-    process.tell("no \udcff")
-    assert os.read(outlet, 100) == b"no \\udcff\n"
-    for fd in (outlet, inlet):
-        os.close(fd)
+@pytest.mark.attack(42)
+def test_lines_that_find_a_full_pipe_are_dropped_and_counted(pipe: tuple[IO[bytes], IO[bytes]]) -> None:
+    reading, writing = pipe
+    lines, line = process.Lines(writing.fileno()), "x" * 999
+    for _ in range(1000):
+        lines.put(line)
+    found = read_until(reading, r"full: \d+\n").decode().splitlines()
+    notices = [one for one in found if one != line]
+    dropped = [int(notice.removeprefix("lines dropped because standard error was full: ")) for notice in notices]
+    assert len(found) - len(notices) + sum(dropped) == 1000
+    lines.put("later")
+    assert read_until(reading, r"\n") == b"later\n"
+
+
+@pytest.mark.attack(42)
+def test_the_end_waits_for_a_full_pipe_only_so_long(
+    pipe: tuple[IO[bytes], IO[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "FULL_SECONDS", 0.01)
+    reading, writing = pipe
+    lines = process.Lines(writing.fileno())
+    lines.put("x" * (MAX_UNTOLD // 2))
+    lines.flush()
+    read_until(reading, r"\n")
+
+
+def test_the_end_waits_until_all_is_written(pipe: tuple[IO[bytes], IO[bytes]]) -> None:
+    reading, writing = pipe
+    lines = process.Lines(writing.fileno())
+    for number in range(100):
+        lines.put(str(number))
+    lines.flush()
+    assert os.read(reading.fileno(), 65536).split() == [b"%d" % number for number in range(100)]
+
+
+def test_standard_error_that_nobody_reads_is_no_error(pipe: tuple[IO[bytes], IO[bytes]]) -> None:
+    reading, writing = pipe
+    reading.close()
+    lines = process.Lines(writing.fileno())
+    lines.put("lost")
+    lines.flush()
+    lines.put("lost, too")
+    lines.flush()
+
+
+def test_line_to_the_user_may_hold_what_no_encoding_has(pipe: tuple[IO[bytes], IO[bytes]]) -> None:
+    reading, writing = pipe
+    process.Lines(writing.fileno()).put("no \udcff")
+    assert read_until(reading, r"\n") == b"no \\udcff\n"
 
 
 def test_what_the_user_asked_for_may_hold_what_no_encoding_has(capfd: pytest.CaptureFixture[str]) -> None:

@@ -251,3 +251,17 @@ def test_a_descriptor_that_another_process_made_non_blocking_is_written_to(outpu
         output.write(sink.writing, "x" * 999)
     assert len(read_exactly(sink.reading, lines * 1000)) == lines * 1000
     output.flush(5)
+
+
+@pytest.mark.attack(42)
+def test_a_line_that_finds_a_full_pipe_is_refused_until_there_is_room(sink: Sink) -> None:
+    room = Event()
+    with closing(Output(_unbroken, room.set)) as out:
+        while out.offer(sink.writing, "x" * 999):
+            pass
+        assert out.written < 2 * MAX_UNWRITTEN
+        assert not room.is_set()
+        while not room.is_set():
+            read_exactly(sink.reading, 1000)
+        assert out.offer(sink.writing, "again")
+        out.flush(5)
