@@ -23,6 +23,7 @@ from greenchat.client import session as client_session
 from greenchat.errors import Code
 from greenchat.net import listen
 from greenchat.protocol.records import Error, Welcome
+from greenchat.transfer.partial import PARTIAL_NAME
 
 EXAMPLE = """\
 Enter an option ('m', 'f', 'x'):
@@ -375,7 +376,7 @@ def test_a_client_killed_in_mid_transfer_is_nobody_elses_trouble(
     witness.err.wait_for("received Ameca_splendens.jpg")
 
 
-def test_leaving_does_not_wait_for_downloads_and_they_leave_no_trace(
+def test_leaving_does_not_wait_for_downloads_and_keeps_what_has_come(
     running: Server, client1: Client, stack: ExitStack, tmp_path: Path
 ) -> None:
     with (tmp_path / "client1" / "big.bin").open("wb") as file:
@@ -386,8 +387,8 @@ def test_leaving_does_not_wait_for_downloads_and_they_leave_no_trace(
     _wait_for_bytes(home)
     ann.type("x")
     assert ann.status() == 0
-    assert ann.err.lines == ["files that were given up: 1"]
-    assert list(home.iterdir()) == []
+    assert ann.err.lines == ["files given up: 1; ask again to resume"]
+    assert [PARTIAL_NAME.fullmatch(path.name) is None for path in home.iterdir()] == [False]
 
 
 def test_a_name_in_use_is_asked_for_again_on_a_terminal(
@@ -975,17 +976,17 @@ def test_row_33_a_second_signal_ends_what_a_server_relays(
 
 
 @pytest.mark.parametrize("mode", ["direct", "relay"])
-def test_leaving_gives_up_what_is_half_received(
+def test_leaving_keeps_what_is_half_received(
     running: Server, client1: Client, stack: ExitStack, tmp_path: Path, mode: str
 ) -> None:
     fetching = Fetching(running, stack, tmp_path, "--transfer", mode)
     fetching.ann.type("x")
     assert fetching.ann.status() == 0
-    assert fetching.ann.err.lines == ["files that were given up: 1"]
-    assert list(fetching.home.iterdir()) == []
+    assert fetching.ann.err.lines == ["files given up: 1; ask again to resume"]
+    assert [path.suffix for path in fetching.home.iterdir()] == [".part"]
 
 
-def test_leaving_gives_up_all_that_shares_a_limited_rate(
+def test_leaving_waits_for_nothing_that_shares_a_limited_rate(
     running: Server, client1: Client, stack: ExitStack, tmp_path: Path
 ) -> None:
     fetching = Fetching(running, stack, tmp_path, "--limit-rate", "160K", "--parallel", "16")
@@ -996,7 +997,7 @@ def test_leaving_gives_up_all_that_shares_a_limited_rate(
         gevent.sleep(0.01)
     fetching.ann.type("x")
     assert fetching.ann.status() == 0
-    assert list(fetching.home.iterdir()) == []
+    assert fetching.ann.err.lines == ["files given up: 16; ask again to resume"]
 
 
 def test_files_move_one_at_a_time_and_in_order_if_told_to(

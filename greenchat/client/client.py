@@ -283,15 +283,15 @@ class ChatClient:
             raise _not_connected()
         return self._consent.answer(yes=yes)
 
-    def close(self, *, keep: bool = True) -> None:
+    def close(self) -> None:
         """Let what was sent arrive, end all transfers, and leave. May be called again, and before `start`.
 
-        What has come of unfinished files stays, hidden, to be resumed, unless *keep* says otherwise.
+        What has come of unfinished files stays, hidden, to be resumed.
         """
         self._closing = True
         self._inbox.close()
         self.moving.close()
-        self._downloads.close(keep=keep)
+        self._downloads.close()
         with self._resources:  # they end also if this greenlet is killed while it waits
             if self._receiver is not None:
                 self._connection.finish()
@@ -317,7 +317,7 @@ class ChatClient:
     def _receive(self) -> None:
         gone = self._connection.run()
         self._inbox.close(gone)
-        self._downloads.close(keep=True)
+        self._downloads.close()
         if self._closing:
             self._ended.set(None)
         else:

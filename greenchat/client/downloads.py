@@ -95,7 +95,6 @@ class Downloads:
         self._ids = itertools.count()
         self._asked: dict[int, AsyncResult[Take | Fail]] = {}
         self._fetching: dict[object, AsyncResult[Received]] = {}
-        self._partials: set[Partial] = set()
         self._closed: ServerGone | None = None
         self._closing = Event()
 
@@ -131,13 +130,8 @@ class Downloads:
         for asked in self._asked.values():
             asked.set_exception(TransferError(Code.INTERRUPTED))
 
-    def close(self, *, keep: bool) -> None:
-        """End every request and every transfer; their greenlets are told, and so is whoever asks later.
-
-        What has come of files stays, for another try, if it is to be *kept*.
-        """
-        for partial in self._partials:
-            partial.resumable &= keep
+    def close(self) -> None:
+        """End every request and every transfer with an error, for later ones too, and keep what has come."""
         self._closed = self._closed or ServerGone(Code.SERVER_GONE, "the connection to the server was closed")
         for asked in self._asked.values():
             asked.set_exception(self._closed)
@@ -148,13 +142,11 @@ class Downloads:
         asked, take = self._turn(owner, name)
         try:
             partial = into.partial(name_key(owner), name)
-            self._partials.add(partial)
             try:
                 call(self.pool, into.tidy)  # while this one is locked
                 fresh = time.monotonic() - asked < TICKET_SECONDS / 2  # it may have waited long for a slot
                 return self._retry(owner, partial, take if fresh else None, into)
             finally:
-                self._partials.discard(partial)
                 partial.close()
         finally:
             self._slots.release()

@@ -73,7 +73,7 @@ class Program:
         self._display.stop()  # first, because a second signal ends the program wherever it is
         given_up = len(self._requests) + len(self._wanted)
         if self._client is not None:
-            self._client.close(keep=status != 0)  # who leaves gives up what is half received; the rest is resumed
+            self._client.close()
         self._requests.kill()
         if self._client is not None:
             self._printer.join(timeout=GOODBYE_SECONDS)  # what has been received is written
@@ -82,7 +82,7 @@ class Program:
             self._out.write(STDOUT, GOODBYE, math.inf)  # a stuck output must not hold up the end
         self._out.flush(GOODBYE_SECONDS)
         if status == 0 and given_up:
-            self.hint(f"files that were given up: {given_up}")
+            self.hint(f"files given up: {given_up}; ask again to resume")
         if self._client is not None and self._client.unacknowledged:
             status = status or 1
             self.hint(f"messages that the server has not acknowledged: {self._client.unacknowledged}; they may be lost")

@@ -425,6 +425,9 @@ CHUNK: Final = 1024 * 1024
 BLOCK: Final = 2 * 1024 * 1024
 """Received, digested and written in one step on a thread; smaller steps take longer in all."""
 
+HOLE: Final = 4 * 1024
+"""Zeros received that are not written, so that a sparse file stays sparse: the usual block of a file system."""
+
 WRITTEN_BEHIND: Final = 16 * 1024 * 1024
 """Received before the disk begins to get it; else all of it would wait for the end, and then somebody for the disk."""
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from greenchat.errors import Code, TransferError
-from greenchat.protocol.limits import BLOCK, WRITTEN_BEHIND
+from greenchat.protocol.limits import BLOCK, HOLE, WRITTEN_BEHIND
 from greenchat.transfer.digest import UNCHECKED, Digest
 from greenchat.transfer.publish import Published, Whole, disk_error, publish
 
@@ -31,8 +31,7 @@ _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 _REOPEN: Final = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
 
 
-_LOST: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""After which nothing is kept: a full disk is not to stay full of it, and a broken one may hold anything."""
+_ZEROS: Final = bytes(HOLE)
 
 
 class Partial:
@@ -77,7 +76,7 @@ class Partial:
         with self._working():
             free = os.fstatvfs(self._fd)
             if size > free.f_bavail * free.f_frsize:
-                raise disk_error(OSError(errno.ENOSPC, ""))
+                raise OSError(errno.ENOSPC, "")
             with contextlib.suppress(OSError):
                 if stat.S_ISDIR(os.stat(self.name, dir_fd=self._directory, follow_symlinks=False).st_mode):
                     raise TransferError(Code.IN_THE_WAY)
@@ -122,14 +121,23 @@ class Partial:
         return self._digest
 
     def _write(self, data: memoryview) -> None:
+        """Add *data*; its zeros become a hole, as in the sparse file that they may come from."""
         self._begun.update(data)
+        end = self.size + len(data)
         with self._telling_of_the_disk():  # here, because its caller takes any `OSError` for the connection's
-            while data:
-                written = os.pwrite(self._fd, data, self.size)
-                self.size += written
-                data = data[written:]
+            for offset, part in _filled(data, self.size):
+                self._write_at(offset, part)
+            if self.size < end:
+                os.ftruncate(self._fd, end)
+                self.size = end
         if self.size - self._on_its_way >= WRITTEN_BEHIND:
             self._begin_writing()
+
+    def _write_at(self, offset: int, data: memoryview) -> None:
+        while data:
+            written = os.pwrite(self._fd, data, offset)
+            self.size = offset = offset + written
+            data = data[written:]
 
     def _begin_writing(self) -> None:
         """Have the system bring to the disk, in the background, what has come since the last time.
@@ -156,9 +164,8 @@ class Partial:
         try:
             yield
         except OSError as error:
-            if error.errno in _LOST:
-                self.resumable = False
-            raise disk_error(error) from None
+            self.resumable &= error.errno != errno.EIO  # after which the file may hold anything
+            raise disk_error(error, kept=self.resumable and self.size > 0) from None
 
     def _check_open(self) -> None:
         if self._left:
@@ -179,6 +186,24 @@ class Partial:
         for fd in (self._fd, self._directory):
             os.close(fd)
         self._fd = self._directory = -1
+
+
+def _filled(data: memoryview, offset: int) -> Iterator[tuple[int, memoryview]]:
+    """Yield the parts of *data* that are no holes, each with its place in a file where *data* is to be at *offset*.
+
+    One byte of each block tells for nearly all of them, so that data without holes costs no more.
+    """
+    begin, place, firsts = 0, 0, bytes(data[::HOLE])
+    while (number := firsts.find(0, place)) >= 0:
+        place = number + 1
+        hole = number * HOLE
+        block = bytes(data[hole : hole + HOLE])
+        if block == _ZEROS[: len(block)]:
+            if begin < hole:
+                yield offset + begin, data[begin:hole]
+            begin = hole + len(block)
+    if begin < len(data):
+        yield offset + begin, data[begin:]
 
 
 def open_partial(directory: int, owner: str, name: str) -> Partial:

@@ -178,8 +178,9 @@ def _exists(directory: int, name: str) -> bool:
     return True
 
 
-def disk_error(error: OSError) -> TransferError:
-    """*error* of the disk, for the user."""
+def disk_error(error: OSError, *, kept: bool = False) -> TransferError:
+    """Return *error* of the disk for the user, who also learns that a part of the file is *kept*."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return TransferError(Code.TOO_MANY, "too many files are open here: it may help to fetch fewer at once")
-    return TransferError(Code.DISK, f"the file could not be written here: {os.strerror(error.errno or 0).lower()}")
+    reason = f"the file could not be written here: {os.strerror(error.errno or 0).lower()}"
+    return TransferError(Code.DISK, f"{reason}; ask again to resume" if kept else reason)

@@ -48,30 +48,28 @@ def test_closing_ends_a_request_that_waits_in_line(people: People, dan: Owner) -
     assert nothing_is_there(people)
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_closing_ends_a_transfer_and_keeps_what_has_come_if_told_to(people: People, dan: Owner, *, keep: bool) -> None:
+def test_closing_ends_a_transfer_and_keeps_what_has_come(people: People, dan: Owner) -> None:
     ann = people.client("ann")
     request = fetching(ann)
     end = dan.pulled()
     end.send(header(5) + b"hel")
     wait_for_part(people, b"hel")
-    ann.close(keep=keep)
+    ann.close()
     assert isinstance(request.get(), ServerGone)
-    assert left(people.home("ann")) == ({"part": b"hel"} if keep else {})
+    assert left(people.home("ann")) == {"part": b"hel"}
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_closing_between_two_attempts_keeps_what_has_come_if_told_to(
-    people: People, dan: Owner, monkeypatch: pytest.MonkeyPatch, *, keep: bool
+def test_closing_between_two_attempts_keeps_what_has_come(
+    people: People, dan: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloads, "RETRY_DELAYS", (1000.0,))
     ann = people.client("ann", route=Route.DIRECT)
     request = fetching(ann)
     breaks_off(dan.pulled(), b"hel", 5)
     wait_for_part(people, b"hel")
-    ann.close(keep=keep)
+    ann.close()
     assert isinstance(request.get(), ServerGone)
-    assert left(people.home("ann")) == ({"part": b"hel"} if keep else {})
+    assert left(people.home("ann")) == {"part": b"hel"}
 
 
 @pytest.mark.parametrize("size", [5, 10**6], ids=["all that was sent has come", "more is on its way"])
@@ -87,22 +85,8 @@ def test_closing_waits_for_no_limited_rate(
     end.send(b"x" * size)
     until(lambda: any(left(people.home("ann")).values()))
     with gevent.Timeout(10):
-        ann.close(keep=False)
+        ann.close()
         assert isinstance(request.get(), ServerGone)
-    assert nothing_is_there(people)
-
-
-def test_giving_up_one_file_leaves_what_there_is_of_others(people: People, dan: Owner) -> None:
-    ann = people.client("ann", route=Route.DIRECT)
-    request = fetching(ann, file="other")
-    breaks_off(dan.pulled(), b"oth", 5)
-    assert code_of(request) == Code.INTERRUPTED
-    request = fetching(ann)
-    dan.pulled().send(header(5) + b"hel")
-    until(lambda: "part 2" in left(people.home("ann")))
-    ann.close(keep=False)
-    assert isinstance(request.get(), ServerGone)
-    assert left(people.home("ann")) == {"part": b"oth"}
 
 
 def test_request_whose_greenlet_is_killed_can_be_resumed(people: People, dan: Owner) -> None:
@@ -159,7 +143,7 @@ def test_row_33_loss_of_the_server_keeps_what_has_come(
     proxy.close()
     assert isinstance(request.get(), ServerGone)
     assert left(people.home("ann")) == {"part": b"hel"}
-    ann.close(keep=False)  # too late
+    ann.close()
     assert left(people.home("ann")) == {"part": b"hel"}
 
 
@@ -172,7 +156,7 @@ def test_refused_requests_leave_nothing_behind(people: People, dan: Owner) -> No
     mine = ann._downloads
     assert not mine._asked
     assert not mine._fetching
-    assert not mine._partials
+    assert nothing_is_there(people)
 
 
 def test_row_20_owner_that_never_comes_to_the_relay(people: People, dan: Owner) -> None:

@@ -91,14 +91,35 @@ def test_row_10_partial_that_is_removed_meanwhile(tmp_path: Path, fails: Fails) 
 
 
 @pytest.mark.parametrize("call", ["pwrite", "fsync", "fchmod", "link"])
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG], ids=errno.errorcode.get)
 @pytest.mark.parametrize("had", [b"", b"had"], ids=["new", "resumed"])
-def test_row_10_refusal_at_any_step_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails, call: str, number: int, had: bytes
+def test_row_10_full_disk_keeps_what_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, had: bytes
 ) -> None:
     if had:
         interrupt(tmp_path, had)
     monkeypatch.setattr(os, call, refusing(number))
+    kept = had if call == "pwrite" else had + b"new"
+
+    def receive() -> None:
+        with partial_in(tmp_path) as partial:
+            fill(partial, b"new")
+            partial.publish()
+
+    with pytest.raises(TransferError, match=f"{'; ask again to resume' if kept else ''}$"):
+        receive()
+    monkeypatch.undo()
+    assert [(tmp_path / name).read_bytes() for name in names(tmp_path)] == ([kept] if kept else [])
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fsync", "fchmod", "link"])
+@pytest.mark.parametrize("had", [b"", b"had"], ids=["new", "resumed"])
+def test_row_10_broken_disk_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails, call: str, had: bytes
+) -> None:
+    if had:
+        interrupt(tmp_path, had)
+    monkeypatch.setattr(os, call, refusing(errno.EIO))
     with fails(Code.DISK), partial_in(tmp_path) as partial:
         fill(partial, b"new")
         partial.publish()
@@ -164,7 +185,7 @@ def test_row_10_refused_opening_is_no_leak(tmp_path: Path, monkeypatch: pytest.M
 
 
 RECEIVE_TOO_MUCH = """
-import os, sys
+import sys
 from pathlib import Path
 from greenchat.errors import TransferError
 from transfer.files import fill, partial_in
@@ -172,10 +193,10 @@ into = Path(sys.argv[1])
 try:
     with partial_in(into) as partial:
         for _ in range(10):
-            fill(partial, bytes(50_000))
+            fill(partial, b"x" * 50_000)
         partial.publish()
 except TransferError as error:
-    print(error.code, error, os.listdir(into), sep="|", end="")
+    print(error.code, error, *(path.stat().st_size for path in into.iterdir()), sep="|", end="")
 """
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))" + RECEIVE_TOO_MUCH
 ON_A_FULL_DISK = (
@@ -184,9 +205,9 @@ ON_A_FULL_DISK = (
 )
 
 
-def test_row_10_file_larger_than_may_be_is_removed(tmp_path: Path, child: Child) -> None:
+def test_row_10_of_a_file_larger_than_may_be_as_much_stays_as_may(tmp_path: Path, child: Child) -> None:
     said = child(LIMITED, tmp_path)
-    assert said == "disk|the file could not be written here: file too large|[]"
+    assert said == "disk|the file could not be written here: file too large; ask again to resume|70000"
 
 
 def _may_mount(directory: Path) -> bool:
@@ -200,7 +221,7 @@ def test_row_10_full_disk(tmp_path: Path, child: Child) -> None:
     if not _may_mount(tmp_path):
         pytest.skip("no file system may be mounted here")
     said = child(ON_A_FULL_DISK, tmp_path, prefix=MAPPED)
-    assert said == "disk|the file could not be written here: no space left on device|[]"
+    assert said == "disk|the file could not be written here: no space left on device; ask again to resume|131072"
 
 
 def test_a_directory_that_another_program_keeps_locked_gets_the_file(
@@ -214,9 +235,9 @@ def test_a_directory_that_another_program_keeps_locked_gets_the_file(
 
 @pytest.mark.parametrize(
     ("number", "left"),
-    [(errno.ENOSPC, 0), (errno.EDQUOT, 0), (errno.EIO, 0), (errno.EMFILE, 1), (errno.ESTALE, 1)],
+    [(errno.ENOSPC, 1), (errno.EDQUOT, 1), (errno.EIO, 0), (errno.EMFILE, 1), (errno.ESTALE, 1)],
 )
-def test_row_10_only_a_full_or_broken_disk_costs_what_has_come(
+def test_row_10_only_a_broken_disk_costs_what_has_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, left: int
 ) -> None:
     with partial_in(tmp_path) as partial:
