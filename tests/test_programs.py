@@ -664,7 +664,7 @@ def test_row_35_an_unread_output_does_not_stop_files(
             1,
             "no server answers at 127.0.0.1 port {free}: connection refused",
         ),
-        (["ChatClient.py", "-l", "0", "-p", "0"], 1, "no server answers at 127.0.0.1 port 0"),
+        (["ChatClient.py", "-l", "0", "-p", "0"], 2, "no server listens at port 0"),
         (["ChatClient.py", "-l", "0", "-p", "{other}"], 1, "what answers there is not a greenchat server"),
         (["ChatClient.py", "-l", "0", "-p", "{taken}", "--share", "/nonexistent"], 1, "cannot share /nonexistent"),
         (["ChatClient.py", "-l", "0", "-p", "{taken}", "--transfer", "pigeon"], 2, "pigeon"),

@@ -3,7 +3,8 @@
 import argparse
 import os
 import re
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from greenchat.addresses import is_address, network
 from greenchat.errors import BadName
@@ -20,15 +21,21 @@ from greenchat.protocol.limits import (
 )
 from greenchat.protocol.names import user_name
 
+if TYPE_CHECKING:  # for clients only
+    from greenchat.client.consent import Accept
+
 __all__ = [
     "Parser",
+    "accept",
     "backlog",
     "backplane",
     "banned",
     "count",
     "directory",
+    "elsewhere",
     "fingerprint",
     "history",
+    "host",
     "hours",
     "join_grace",
     "kept_size",
@@ -38,6 +45,7 @@ __all__ = [
     "port",
     "rate",
     "server",
+    "server_port",
     "user",
 ]
 
@@ -101,12 +109,49 @@ def user(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def accept(text: str) -> "Accept":
+    """Return who may fetch files."""
+    from greenchat.client.consent import Accept
+
+    if text in list(Accept):
+        return Accept(text)
+    raise argparse.ArgumentTypeError(
+        f"{text[:20]!r} does not say who may fetch files: give all, known (people you know, and others after you are"
+        " asked), ask (nobody before you are asked) or none"
+    )
+
+
+def host(text: str, port_goes: str) -> str:
+    """Return a host name or an address, without the brackets that IPv6 has before a port.
+
+    *port_goes* says where a port has its place.
+    """
+    plain, bracket, rest = text.removeprefix("[").partition("]") if text.startswith("[") else (text, "", "")
+    if is_address(plain) and not rest:
+        return plain
+    name, colon, number = text.rpartition(":")
+    if colon and number.isdigit() and (":" not in name or bracket):
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is a host and a port: give {name[:60]} here, {port_goes}")
+    if plain and not bracket and not set(":/ ") & set(plain):
+        return plain
+    raise argparse.ArgumentTypeError(f"{text[:60]!r} is no host: give a name or an address")
+
+
+def elsewhere(place: str) -> Callable[[str], NoReturn]:
+    """Return the type of an option that does not exist, and whose value is given in another *place*."""
+
+    def refuse(_text: str) -> NoReturn:
+        raise argparse.ArgumentTypeError(f"there is no such option: {place}")
+
+    return refuse
+
+
 def server(text: str) -> tuple[str, int]:
-    """HOST:PORT, or [ADDRESS]:PORT."""
+    """Return the host and the port of HOST:PORT, or [ADDRESS]:PORT."""
     host, _, number = text.rpartition(":")
     plain = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if plain and (plain != host or ":" not in host):
-        return plain, port(number)
+        return plain, server_port(number)
     raise argparse.ArgumentTypeError(f"{text[:60]!r} is no server: give HOST:PORT, or [ADDRESS]:PORT for IPv6")
 
 
@@ -148,6 +193,14 @@ def port(text: str) -> int:
     if text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= MAX_PORT:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text[:20]!r} is no port: give a number from 0 to {MAX_PORT}")
+
+
+def server_port(text: str) -> int:
+    """Return the port number of a server, which is never 0."""
+    number = port(text)
+    if not number:
+        raise argparse.ArgumentTypeError("no server listens at port 0: give the port that it named when it started")
+    return number
 
 
 def listen_port(text: str) -> int:

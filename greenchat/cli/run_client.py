@@ -4,18 +4,22 @@ import argparse
 import contextlib
 import signal
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from greenchat.cli.arguments import (
     Parser,
+    accept,
     directory,
+    elsewhere,
     fingerprint,
     history,
+    host,
     listen_port,
     parallel,
-    port,
     rate,
     server,
+    server_port,
     user,
 )
 from greenchat.cli.process import divert_tracebacks, fill_standard_descriptors, on_signals, on_suspend, tell
@@ -70,8 +74,13 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
     parser = Parser(prog=prog, description="Chat, and exchange files.")
     parser.add_argument("-l", dest="listen", type=listen_port, required=True, metavar="PORT",
                         help="port to listen on for file requests; 0 picks a free one")  # fmt: skip
-    parser.add_argument("-p", dest="port", type=port, required=True, metavar="PORT", help="port of the chat server")
-    parser.add_argument("--host", default="127.0.0.1", help="host of the chat server (%(default)s)")
+    parser.add_argument("-p", dest="port", type=server_port, required=True, metavar="PORT",
+                        help="port of the chat server")  # fmt: skip
+    parser.add_argument("--host", type=partial(host, port_goes="and the port with -p"), default="127.0.0.1",
+                        help="host of the chat server (%(default)s)")  # fmt: skip
+    for option, place in (("--port", "give the port of the server with -p"), ("--listen", "give the port with -l")):
+        parser.add_argument(option, dest="elsewhere", nargs="?", const="", type=elsewhere(place),
+                            help=argparse.SUPPRESS)  # fmt: skip
     parser.add_argument("--server", type=server, action="append", default=[], metavar="HOST:PORT",
                         help="another server of the same chat, for when one is gone; may be repeated")  # fmt: skip
     parser.add_argument("--tls", action="store_true",
@@ -90,7 +99,7 @@ def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Name
                         help="end when the server is gone, rather than to come back to it")  # fmt: skip
     parser.add_argument("--share", type=directory, default=".", metavar="DIR",
                         help="directory of the files that others may fetch (%(default)s)")  # fmt: skip
-    parser.add_argument("--accept", choices=list(Accept), type=Accept, metavar="|".join(Accept),
+    parser.add_argument("--accept", type=accept, metavar="|".join(Accept),
                         help="who may fetch them (all; with --tls known)")  # fmt: skip
     parser.add_argument("--transfer", choices=[str(route) for route in Route], default="auto",
                         help="how to reach the owner of a file (%(default)s)")  # fmt: skip

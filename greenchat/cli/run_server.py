@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from greenchat.cli.arguments import (
     backplane,
     count,
     directory,
+    elsewhere,
+    host,
     join_grace,
     kept_size,
     member_rate,
@@ -63,7 +66,10 @@ def server(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
 def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
     parser = Parser(prog=prog, description="Serve a chat room and a file exchange.")
     parser.add_argument("port", type=port, help="port to listen on; 0 picks a free one")
-    parser.add_argument("--host", metavar="ADDR", help="address to listen at, instead of this machine alone")
+    parser.add_argument("-p", "--port", dest="elsewhere", nargs="?", const="",
+                        type=elsewhere("give the port alone, without one"), help=argparse.SUPPRESS)  # fmt: skip
+    parser.add_argument("--host", type=partial(host, port_goes="and the port as an argument of its own"),
+                        metavar="ADDR", help="address to listen at, instead of this machine alone")  # fmt: skip
     parser.add_argument("--backlog", type=backlog, default=HIGH_WATERMARK, metavar="SIZE",
                         help="bytes that may wait for a member that reads slowly, from 256K (1M)")  # fmt: skip
     parser.add_argument("--member-rate", type=member_rate, metavar="RATE",

@@ -125,10 +125,52 @@ def test_server(text: str, address: tuple[str, int]) -> None:
     assert arguments.server(text) == address
 
 
-@pytest.mark.parametrize("text", ["", "host", ":1", "host:", "::1:6001", "[]:1", "host:x", "host:70000", "[::1]"])
+@pytest.mark.parametrize(
+    "text", ["host:0", "", "host", ":1", "host:", "::1:6001", "[]:1", "host:x", "host:70000", "[::1]"]
+)
 def test_no_server(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         arguments.server(text)
+
+
+@pytest.mark.attack(49)
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("example.org", "example.org"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("::1", "::1"),
+        ("[::1]", "::1"),
+        ("[fe80::1%Eth0]", "fe80::1%Eth0"),
+        ("fe80::1%Eth0", "fe80::1%Eth0"),
+    ],
+)
+def test_host_is_a_name_or_an_address_with_brackets_or_without(text: str, host: str) -> None:
+    assert arguments.host(text, "") == host
+
+
+@pytest.mark.attack(49)
+@pytest.mark.parametrize(
+    ("text", "alone"),
+    [
+        ("example.org:6001", "example.org"),
+        ("192.0.2.1:6001", "192.0.2.1"),
+        ("[::1]:6001", "[::1]"),
+        ("[fe80::1%Eth0]:6001", "[fe80::1%Eth0]"),
+    ],
+)
+def test_port_behind_a_host_is_sent_where_it_belongs(text: str, alone: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError) as wrong:
+        arguments.host(text, "and the port with -p")
+    assert str(wrong.value) == f"{text!r} is a host and a port: give {alone} here, and the port with -p"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "[", "[host]", "host:", ":", ":6001", "a:b", "http://x", "x/y", "a b", "::1::"]
+)
+def test_no_host(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        arguments.host(text, "")
 
 
 @pytest.mark.parametrize("text", ["1", "1000000"])

@@ -28,6 +28,37 @@ def test_help_is_on_standard_output(
     assert shown in capsys.readouterr().out
 
 
+@pytest.mark.attack(36)
+@pytest.mark.parametrize(
+    ("run", "arguments", "hint"),
+    [
+        (cli.client, ["-l", "0", "-p", "0"], "no server listens at port 0"),
+        (cli.client, ["-l", "0", "--port", "6001"], "give the port of the server with -p"),
+        (cli.client, ["-l", "0", "--port=6001"], "give the port of the server with -p"),
+        (cli.client, ["-l", "0", "--port"], "give the port of the server with -p"),
+        (cli.client, ["--listen", "0", "-p", "6001"], "give the port with -l"),
+        (cli.client, ["-l", "0", "-p", "6001", "--accept", "y"], "give all, known"),
+        (cli.client, ["-l", "0", "-p", "6001", "--accept", ""], "give all, known"),
+        (cli.client, ["-l", "0", "-p", "6001", "--host", "::1]:6001"], "is no host"),
+        (cli.client, ["-l", "0", "-p", "6001", "--host", "example.org:6001"], "and the port with -p"),
+        (cli.client, ["-l", "0", "-p", "6001", "--server", "example.org:0"], "no server listens at port 0"),
+        (cli.server, ["-p", "6001"], "give the port alone"),
+        (cli.server, ["--port", "6001"], "give the port alone"),
+        (cli.server, ["6001", "--host", "0.0.0.0:6001"], "and the port as an argument of its own"),
+        (cli.server, ["6001", "--host", ""], "is no host"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else getattr(value, "__name__", None),
+)
+def test_wrong_option_gets_a_hint(
+    run: Callable[[Sequence[str]], int], arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(arguments)
+    err = capsys.readouterr().err
+    assert (ended.value.code, err.count("\n")) == (2, 1)
+    assert hint in err
+
+
 @pytest.mark.parametrize(
     ("run", "arguments"),
     [
