@@ -142,6 +142,7 @@ class ChatClient:
         self._room = room
         self._history = history
         self._on_lost = on_lost
+        self._on_back = on_back
         self._on_private = on_private
         self._on_undelivered = on_undelivered
         self._on_note = on_note
@@ -151,7 +152,7 @@ class ChatClient:
         routes = Routes(self._servers, Route(route), identity)
         self._downloads = Downloads(self._tell, routes, self._peers, self.moving, slots=parallel)
         self._connection = Connection(
-            self._servers, self._handle, returns=reconnect, on_lost=self._lose, on_back=on_back
+            self._servers, self._handle, returns=reconnect, on_lost=self._lose, on_back=self._resume
         )
         self._listing, self._list_is_whole = BoundedSemaphore(), Happened()
         self._listed: list[tuple[str, int]] = []
@@ -313,6 +314,10 @@ class ChatClient:
     def _lose(self, gone: ServerGone) -> None:
         self._downloads.interrupt()
         self._on_lost(gone)
+
+    def _resume(self, lost: int | None) -> None:
+        self._downloads.resume()
+        self._on_back(lost)
 
     def _receive(self) -> None:
         gone = self._connection.run()

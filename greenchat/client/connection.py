@@ -1,5 +1,6 @@
 """The connection to the server, made again when it is lost."""
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -13,7 +14,7 @@ from greenchat.client.session import Session
 from greenchat.errors import Code, ConnectError, GreenchatError, ServerGone, TransferError, known, sentence
 from greenchat.protocol.codec import encode
 from greenchat.protocol.limits import AWAY_SECONDS, GOODBYE_SECONDS, MAX_LINE, RECONNECT_DELAYS, RECONNECT_JITTER
-from greenchat.protocol.records import Ack, Error, Hello, Pong, Record
+from greenchat.protocol.records import Ack, Error, Hello, Ping, Pong, Record
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import Event, Failure, Text
 
@@ -105,7 +106,7 @@ class Connection:
 
     def _run(self) -> ServerGone:
         gone = ServerGone(Code.SERVER_GONE, "the connection to the server was closed")
-        while not self._leaving.is_set():
+        while self._session:  # also if it is to leave already: the server says when it has
             gone = self._receive()
             self._lose()
             if self._resume is None or gone.code not in _PASSING or self._leaving.is_set():
@@ -113,6 +114,8 @@ class Connection:
             self._on_lost(gone)
             if failure := self._come_back(gone.code):
                 return failure
+            if self._leaving.is_set():
+                break
         return gone
 
     def say(self, line: bytes, *, wait: bool) -> None:
@@ -143,9 +146,16 @@ class Connection:
         """Say nothing more; what was said arrives, and then the server ends the connection."""
         if self._resume and self._here.is_set():
             self._resume.wait_until_acknowledged(GOODBYE_SECONDS)
+            self._say_goodbye()
         self._leaving.set()
         if self._session:
             self._session.finish()
+
+    def _say_goodbye(self) -> None:
+        """Tell the server that nobody needs to wait for this client, if it takes that at once."""
+        with contextlib.suppress(ServerGone), gevent.Timeout(GOODBYE_SECONDS, False):  # type: ignore[arg-type]  # noqa: FBT003 - gevent: silent
+            if not self.unacknowledged:
+                self._send(encode(Ping(leaving=1)))
 
     def close(self) -> None:
         """End it at once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from greenchat.errors import Code, ConnectError, GreenchatError, ProtocolError, 
 from greenchat.protocol.limits import (
     ANSWER_SECONDS,
     ASKED_AHEAD,
+    AWAY_SECONDS,
     CONSENT_SECONDS,
     CONSENT_STEP,
     RETRY_DELAYS,
@@ -54,8 +56,8 @@ _PASSING: Final = frozenset(
 )
 """What may be better the next time."""
 
-_AWAY: Final = frozenset({Code.UNKNOWN_OWNER, Code.OWNER_LEFT})
-"""What may be better if the owner was here a moment ago."""
+_AWAY: Final = frozenset({Code.UNKNOWN_OWNER, Code.OWNER_LEFT, Code.SHUTDOWN})
+"""Answers of a server where the owner is not, or not yet."""
 
 
 class Received(NamedTuple):
@@ -95,6 +97,8 @@ class Downloads:
         self._ids = itertools.count()
         self._asked: dict[int, AsyncResult[Take | Fail]] = {}
         self._fetching: dict[object, AsyncResult[Received]] = {}
+        self._returned = -math.inf
+        """When this client came back to a server; the owner may be on its way, too."""
         self._closed: ServerGone | None = None
         self._closing = Event()
 
@@ -130,6 +134,10 @@ class Downloads:
         for asked in self._asked.values():
             asked.set_exception(TransferError(Code.INTERRUPTED))
 
+    def resume(self) -> None:
+        """Wait from now on for owners that are not at the server again yet."""
+        self._returned = time.monotonic()
+
     def close(self) -> None:
         """End every request and every transfer with an error, for later ones too, and keep what has come."""
         self._closed = self._closed or ServerGone(Code.SERVER_GONE, "the connection to the server was closed")
@@ -152,8 +160,8 @@ class Downloads:
             self._slots.release()
 
     def _turn(self, owner: str, name: str) -> tuple[float, Take | None]:
-        """Wait until the owner agrees, and for a slot; when the owner was asked last, and what it granted."""
-        end = time.monotonic() + CONSENT_SECONDS
+        """Wait until the owner is here and agrees, and for a slot; when it was asked last, and what it granted."""
+        since = time.monotonic()
         while True:
             asked = time.monotonic()
             try:
@@ -161,11 +169,21 @@ class Downloads:
                     take = self._ask_once(owner, name)
                     self._slots.acquire()
             except TransferError as error:
-                if error.code is not Code.ASKED or asked > end:
+                undecided = error.code is Code.ASKED and asked < since + CONSENT_SECONDS
+                if not undecided and not self._is_expected(error.code, since):
                     raise
             else:
                 return asked, take
             self._closing.wait(CONSENT_STEP)
+
+    def _is_expected(self, code: Code, since: float) -> bool:
+        """Return True if an owner may come back for whom a request has waited *since* then, and got *code*.
+
+        The server knows who was there a moment ago, unless the client has lost it meanwhile.
+        """
+        now = time.monotonic()
+        known = code is not Code.UNKNOWN_OWNER or now < self._returned + AWAY_SECONDS
+        return code in _AWAY and known and now < since + AWAY_SECONDS
 
     def _ask_once(self, owner: str, name: str) -> Take | None:
         """None if it may help to ask again."""
@@ -179,6 +197,7 @@ class Downloads:
     def _retry(self, owner: str, partial: Partial, take: Take | None, into: Destination) -> Received:
         """As often as it may help, by another route first each time."""
         delays, lost = iter(RETRY_DELAYS), False
+        away: float | None = None
         for turn in itertools.count():
             had = partial.size
             try:
@@ -187,11 +206,14 @@ class Downloads:
                 self._check_open()
                 if partial.size >= had + SLOWEST_STEP:
                     delays, lost = iter(RETRY_DELAYS), True
-                delay = next(delays, None)
-                away = lost and error.code in _AWAY
-                if delay is None and away:
+                delay: float | None = None
+                if self._is_expected(error.code, away or time.monotonic()):
+                    away, delay = away or time.monotonic(), CONSENT_STEP
+                elif error.code in _PASSING or (lost and not away and error.code in _AWAY):
+                    away, delay = None, next(delays, None)
+                if delay is None and lost and error.code in _AWAY:
                     raise TransferError(Code.INTERRUPTED) from None
-                if delay is None or not (away or error.code in _PASSING):
+                if delay is None:
                     raise
             take = None
             self._closing.wait(delay)
@@ -234,7 +256,7 @@ class Downloads:
         number = next(self._ids)
         asked = self._asked[number] = AsyncResult()
         try:
-            self._tell(Get(number, owner, name))
+            self._send(Get(number, owner, name))
             with gevent.Timeout(2 * ANSWER_SECONDS, TransferError(Code.OWNER_SILENT)):  # the server answers within one
                 answer = cast(Take | Fail, asked.get())
         finally:
@@ -242,6 +264,14 @@ class Downloads:
         if isinstance(answer, Fail):
             raise TransferError(answer.code)
         return answer
+
+    def _send(self, get: Get) -> None:
+        """Send *get*, or raise `TransferError` if the connection breaks meanwhile: nobody has heard of it then."""
+        try:
+            self._tell(get)
+        except ServerGone:
+            self._check_open()
+            raise TransferError(Code.INTERRUPTED) from None
 
     def _check_open(self) -> None:
         if self._closed is not None:

@@ -310,6 +310,13 @@ DEAD_SECONDS: Final = KEEPALIVE_SECONDS + KEEPALIVE_INTERVAL * KEEPALIVE_PROBES
 MAX_REQUESTS: Final = 256
 """File requests of one user that may wait for their owners at once."""
 
+RETURN_SECONDS: Final = 10.0
+"""For an owner that lost its connection to come back, while its files are asked for; by `RECONNECT_DELAYS` a client has
+tried three times by then."""
+
+MAX_ABSENT: Final = 4096
+"""Such owners; past that the one that left longest ago is forgotten."""
+
 ANSWER_SECONDS: Final = 10.0
 """For an owner to say whether it has a file."""
 

@@ -149,7 +149,9 @@ class Private(Record):
 
 
 class Ping(Record):
-    """Asks whether the server is there."""
+    """Asks whether the server is there; the last one of a client that is *leaving*, and not coming back, says so."""
+
+    leaving: int = 0
 
 
 class Have(Record):

@@ -41,6 +41,7 @@ class Member:
         "listen",
         "name",
         "origin",
+        "returns",
     )
 
     def __init__(self, context: ServerContext, outbox: Outbox, wire: ServerWire, name: str, host: str) -> None:
@@ -54,6 +55,8 @@ class Member:
         """Who it is, whatever connection it has."""
         self.attempt = 0
         """The number of its connection among those of its session."""
+        self.returns = False
+        """True if it may come back after it has lost its connection."""
         self.deliver = outbox.write
         """Sends lines from the room."""
         self._context = context
@@ -80,7 +83,7 @@ class Member:
         A *certificate* proves that the name is the user's. Raises `Refused`.
         """
         self.certificate, self.attempt = certificate, hello.attempt
-        self._tracked = bool(hello.session)
+        self._tracked = self.returns = bool(hello.session)
         self.origin = origin_of(hello) if self._tracked else new_origin()
         self._supersede(holder_of(self._context, hello.name))
         self._take_name()
@@ -118,7 +121,8 @@ class Member:
                 self._context.office.refuse(self, event)
             case Private(who, text):
                 self._say_privately(who, text)
-            case Ping():
+            case Ping(leaving):
+                self.returns = self.returns and not leaving
                 self.tell(Pong())
             case List():
                 for rooms in self._context.rooms.listed(self._counts()):

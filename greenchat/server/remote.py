@@ -65,6 +65,7 @@ class _RemoteUser:
     host: str = ""
     certificate: str = ""
     listen: int | None = 0
+    returns: bool = False
     seen: float = dataclasses.field(default_factory=time.monotonic)
 
     behind = False
@@ -139,7 +140,7 @@ class RemoteUsers:
 
         def on_result(node: str) -> None:
             if not node:
-                fail(Code.UNKNOWN_OWNER)
+                fail(self._office.absence(get.owner))
             elif requester.here:
                 self._asked[requester].add(node)
             else:

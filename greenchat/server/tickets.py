@@ -6,8 +6,10 @@ requester ─relay─▶ office ──dial──▶ owner ─relay─▶ office:
 """
 
 import contextlib
+import math
 import os
-from collections import defaultdict
+import time
+from collections import OrderedDict, defaultdict
 from typing import Protocol
 
 import gevent
@@ -18,7 +20,15 @@ from greenchat.addresses import is_loopback
 from greenchat.errors import Code, TransferError, known, sentence
 from greenchat.net import send_now
 from greenchat.protocol.codec import encode
-from greenchat.protocol.limits import ANSWER_SECONDS, MAX_FILE_NAME, MAX_REQUESTS, MEET_SECONDS, TICKET_SECONDS
+from greenchat.protocol.limits import (
+    ANSWER_SECONDS,
+    MAX_ABSENT,
+    MAX_FILE_NAME,
+    MAX_REQUESTS,
+    MEET_SECONDS,
+    RETURN_SECONDS,
+    TICKET_SECONDS,
+)
 from greenchat.protocol.names import name_key
 from greenchat.protocol.records import Addresses, Dial, Fail, Get, Go, Have, Record, Refuse, Take, Want
 from greenchat.server.directory import Directory
@@ -37,6 +47,9 @@ class Party(Protocol):
     """The port for file requests: 0 if there is none, None for a guest, who cannot serve."""
     certificate: str
     """What it has proved to have the key of, as a record has it; nothing if it has not."""
+
+    returns: bool
+    """True if it may come back after it has lost its connection."""
 
     def tell(self, record: Record) -> None:
         """Send *record* without ever waiting and without raising."""
@@ -78,6 +91,8 @@ class TicketOffice:
         self._closed = False
         self._of: dict[Party, dict[_Transfer, None]] = defaultdict(dict)
         """Each party's transfers, in either role, oldest first."""
+        self._left: OrderedDict[str, float] = OrderedDict()
+        """When users who may come back have left, by name."""
 
     def ask(self, requester: Party, get: Get) -> None:
         """Pass a request on to the owner, or say what is wrong with it."""
@@ -137,9 +152,23 @@ class TicketOffice:
             self._wait_for_owner(transfer, sock)
 
     def forget(self, party: Party) -> None:
-        """*party* has left: whoever waits for it is told."""
+        """Tell whoever waits for *party* that it has left."""
+        self._note_absence(party)
         for transfer in list(self._of.pop(party, ())):
             self._fail(transfer, Code.OWNER_LEFT if party is transfer.owner else Code.INTERRUPTED)
+
+    def absence(self, name: str) -> Code:
+        """Return why nobody is called *name*: a user may have left a moment ago, and be on its way back."""
+        left = self._left.get(name_key(name), -math.inf)
+        return Code.OWNER_LEFT if time.monotonic() < left + RETURN_SECONDS else Code.UNKNOWN_OWNER
+
+    def _note_absence(self, party: Party) -> None:
+        if party.returns:
+            key = name_key(party.name)
+            self._left.pop(key, None)
+            self._left[key] = time.monotonic()
+            if len(self._left) > MAX_ABSENT:
+                self._left.popitem(last=False)
 
     def close(self) -> None:
         """Take no more requests; what was granted may still go on."""
@@ -152,7 +181,7 @@ class TicketOffice:
             raise TransferError(Code.BAD_FILE_NAME)
         owner = self._directory.find(get.owner)
         if owner is None:
-            raise TransferError(Code.UNKNOWN_OWNER)
+            raise TransferError(self.absence(get.owner))
         if owner is requester:
             raise TransferError(Code.OWN_FILE)
         if owner.listen is None:

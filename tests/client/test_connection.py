@@ -9,9 +9,9 @@ from client.street import Tap
 from conftest import Stub, Wire, until
 
 from greenchat import ChatClient, ChatServer
-from greenchat.client import connection, resume, session
-from greenchat.errors import Code, GreenchatError, ServerGone
-from greenchat.protocol.records import Error, Hello, Note, Ping, Refused, Welcome
+from greenchat.client import connection, downloads, resume, session
+from greenchat.errors import Code, GreenchatError, ServerGone, TransferError
+from greenchat.protocol.records import Error, Fail, Hello, Note, Ping, Refused, Take, Welcome
 
 
 class Away:
@@ -123,6 +123,93 @@ def test_files_are_asked_for_again(away: Away, tmp_path: Path) -> None:
     fetching = gevent.spawn(ann.fetch, "bob", "file")
     away.tap.open_door()
     assert fetching.get(timeout=20).path.read_bytes() == b"hello"
+
+
+@pytest.fixture
+def asked_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "CONSENT_STEP", 0.01)
+
+
+def test_file_is_waited_for_while_its_owner_is_not_back_at_a_new_server_yet(
+    away: Away, tmp_path: Path, asked_often: None
+) -> None:
+    ann, _bob = away.client("ann", away.server.port), away.client("bob")
+    (tmp_path / "bob" / "file").write_bytes(b"hello")
+    away.tap.close_door()
+    away.server.stop()
+    until(lambda: len(away.lost) >= 2)
+    away.server = ChatServer(away.server.port)
+    away.server.start()
+    until(lambda: away.back)
+    asked = Asked(ann)
+    fetching = gevent.spawn(ann.fetch, "bob", "file")
+    until(lambda: asked.answers.count(Code.UNKNOWN_OWNER) >= 2)
+    away.tap.open_door()
+    assert fetching.get(timeout=20).path.read_bytes() == b"hello"
+
+
+def test_file_is_waited_for_while_its_owner_is_away(away: Away, tmp_path: Path, asked_often: None) -> None:
+    ann, _bob = away.client("ann", away.server.port), away.client("bob")
+    (tmp_path / "bob" / "file").write_bytes(b"hello")
+    away.tap.close_door()
+    away.cut()
+    until(lambda: not away.server._context.directory.find("bob"))
+    asked = Asked(ann)
+    fetching = gevent.spawn(ann.fetch, "bob", "file")
+    until(lambda: asked.answers.count(Code.OWNER_LEFT) >= 2)
+    away.tap.open_door()
+    assert fetching.get(timeout=20).path.read_bytes() == b"hello"
+
+
+def test_owner_that_has_left_for_good_is_not_waited_for(away: Away, asked_often: None) -> None:
+    ann, bob = away.client("ann"), away.client("bob")
+    bob.close()
+    with pytest.raises(TransferError) as failed:
+        ann.fetch("bob", "file")
+    assert failed.value.code is Code.UNKNOWN_OWNER
+
+
+def test_owner_that_does_not_come_back_is_waited_for_no_longer_than_told(
+    away: Away, asked_often: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "AWAY_SECONDS", 0.1)
+    ann, _bob = away.client("ann", away.server.port), away.client("bob")
+    away.tap.close_door()
+    away.cut()
+    until(lambda: not away.server._context.directory.find("bob"))
+    with pytest.raises(TransferError) as failed:
+        ann.fetch("bob", "file")
+    assert failed.value.code is Code.OWNER_LEFT
+
+
+def test_request_on_a_connection_that_breaks_while_it_is_sent_is_made_again(
+    away: Away, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, _bob = away.client("ann"), away.client("bob", away.server.port)
+    (tmp_path / "bob" / "file").write_bytes(b"hello")
+    session = ann._connection._session
+    assert session
+    session._sending.acquire()  # as while lines fill the connection
+    fetching = gevent.spawn(ann.fetch, "bob", "file")
+    until(lambda: ann._downloads._asked)
+    away.tap.cut()
+    until(lambda: away.lost)
+    session._sending.release()
+    assert fetching.get(timeout=20).path.read_bytes() == b"hello"
+
+
+class Asked:
+    """What a client's requests were answered."""
+
+    def __init__(self, client: ChatClient) -> None:
+        self.answers: list[str] = []
+        self._answer = client._downloads.answer
+        client._downloads.answer = self.answer  # type: ignore[method-assign]
+
+    def answer(self, answer: Take | Fail) -> None:
+        if isinstance(answer, Fail):
+            self.answers.append(answer.code)
+        self._answer(answer)
 
 
 def test_client_may_be_closed_while_it_is_away(away: Away) -> None:

@@ -159,11 +159,14 @@ def test_refused_requests_leave_nothing_behind(people: People, dan: Owner) -> No
     assert nothing_is_there(people)
 
 
-def test_row_20_owner_that_never_comes_to_the_relay(people: People, dan: Owner) -> None:
+def test_row_20_owner_that_never_comes_to_the_relay(
+    people: People, dan: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "CONSENT_STEP", 0.01)
     ann = people.client("ann", route=Route.RELAY)
     request = fetching(ann)
     dan.grants()
     dan.wire.record(Dial)
     dan.wire.close()
-    assert code_of(request) == Code.OWNER_LEFT
+    assert code_of(request) == Code.UNKNOWN_OWNER
     assert nothing_is_there(people)

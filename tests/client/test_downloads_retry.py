@@ -128,7 +128,7 @@ def test_file_is_asked_for_again_after_a_question_that_was_not_answered(people: 
 
 
 @pytest.mark.parametrize(
-    "code", [Code.NOT_FOUND, Code.CHANGED, Code.MISMATCH, Code.DISK, Code.BAD_VERSION, Code.FAILED, Code.OWNER_LEFT]
+    "code", [Code.NOT_FOUND, Code.CHANGED, Code.MISMATCH, Code.DISK, Code.BAD_VERSION, Code.FAILED]
 )
 def test_file_is_not_asked_for_again_after_what_does_not_pass(people: People, dan: Owner, code: Code) -> None:
     ann = people.client("ann", route=Route.DIRECT)

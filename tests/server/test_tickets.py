@@ -30,6 +30,7 @@ class User:
     listen: int | None = 5000
     host: str = "127.0.0.1"
     certificate: str = ""
+    returns: bool = False
     told: list[Record] = field(default_factory=list)
 
     def tell(self, record: Record) -> None:
@@ -348,6 +349,35 @@ def test_nothing_is_kept_of_who_left(town: Town) -> None:
     town.office.forget(town.ann)
     town.office.forget(town.bob)
     assert not town.office._of
+
+
+# --- coming back ------------------------------------------------------------------------------
+
+
+def test_owner_that_may_come_back_has_left_for_a_while(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    town.bob.returns = True
+    town.gone(town.bob)
+    town.office.ask(town.ann, Get(1, "BOB", "file"))
+    assert failure(town.ann) == (1, Code.OWNER_LEFT)
+    monkeypatch.setattr(tickets, "RETURN_SECONDS", 0.0)
+    town.office.ask(town.ann, Get(2, "bob", "file"))
+    assert failure(town.ann) == (2, Code.UNKNOWN_OWNER)
+
+
+def test_owner_that_does_not_come_back_is_unknown_at_once(town: Town) -> None:
+    town.gone(town.bob)
+    town.office.ask(town.ann, Get(1, "bob", "file"))
+    assert failure(town.ann) == (1, Code.UNKNOWN_OWNER)
+
+
+def test_those_who_left_fill_no_memory(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tickets, "MAX_ABSENT", 3)
+    for number in range(10):
+        user = town.user(f"user{number}")
+        user.returns = True
+        town.gone(user)
+    absent = [town.office.absence(f"user{number}") is Code.OWNER_LEFT for number in range(10)]
+    assert absent == [False] * 7 + [True] * 3
 
 
 # --- bounds -----------------------------------------------------------------------------------
