@@ -205,9 +205,11 @@ class Reader:
     generator, because a greenlet that waits inside of one keeps a kilobyte more of stack.
     """
 
-    __slots__ = ("_closed", "_hub", "_readable", "_sock")
+    __slots__ = ("_closed", "_hub", "_readable", "_sock", "ended")
 
     def __init__(self, sock: socket.socket) -> None:
+        self.ended = False
+        """True if the peer has ended its side properly, and not by a reset."""
         self._sock = sock
         self._closed = False
         self._hub = get_hub()
@@ -219,9 +221,11 @@ class Reader:
             return b""
         self._hub.wait(self._readable)
         try:
-            return self._sock.recv(size)
+            data: bytes = self._sock.recv(size)
         except OSError:
-            return b""  # a reset is an end like any other
+            return b""  # a reset is an end, too
+        self.ended = not data
+        return data
 
     def close(self) -> None:
         """Stop reading; the socket is the caller's. May be called again, and there is nothing to read any more."""

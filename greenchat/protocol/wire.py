@@ -12,6 +12,7 @@ All that changes a connection's state is in this file. Text goes through a block
 a block is checked, made safe and handed on as one `bytes`, however many lines it holds.
 """
 
+import codecs
 import enum
 import itertools
 from collections.abc import Iterator
@@ -249,6 +250,10 @@ class ServerWire(_Wire):
             return [Failure(Code.OTHER_PROTOCOL, "this server does not speak TLS: connect without it")]
         return super().receive(data)
 
+    def end(self) -> list[Event]:
+        """Return the events of the end of the stream: a guest's last line may lack its LF, as from ``printf``."""
+        return self.receive(b"\n") if self.state is State.GUEST and self._lines.pending else []
+
     def farewell(self, code: str, text: str = "") -> bytes:
         """The last words to this peer, in the form that it understands, whatever state it is in."""
         text = text or sentence(code)
@@ -258,6 +263,7 @@ class ServerWire(_Wire):
 
     def _start(self, line: bytes) -> Event:
         if not line.startswith(SOH):
+            line = line.removeprefix(codecs.BOM_UTF8)  # as editors put it at the start of a file
             if is_foreign(line):
                 self._is_http = is_http(line)
                 raise ProtocolError(Code.OTHER_PROTOCOL)

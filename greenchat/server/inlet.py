@@ -51,6 +51,11 @@ class Inlet:
                 return opened
         return b""
 
+    @property
+    def ended(self) -> bool:
+        """True if the peer has ended its side properly, so that nothing of what it sent is missing."""
+        return self.tls.over if self.tls else self._reader.ended
+
     def drain(self, size: int) -> None:
         """Throw away what comes until the end: closing with bytes unread would lose the last words on their way."""
         while self._reader.read(size):

@@ -133,6 +133,8 @@ class Session:
                     next_turn()
                 self._handle_all(self._wire.receive(data[at : at + step]))
             self._pause(data)
+        if self._inlet.ended:
+            self._handle_all(self._wire.end())
 
     def _most(self, size: int) -> int:
         """Bytes to read at once: so few from who may say little that no pause is long, even if each is a line."""

@@ -698,3 +698,20 @@ def test_message_arrives_as_it_was_sent(text: str) -> None:
     line = message_line(text)
     assert safe_block(line) == line
     assert opened(ServerWire, HELLO).receive(line) == [Text(line)]
+
+
+def test_last_line_of_a_guest_may_lack_its_end() -> None:
+    wire = ServerWire()
+    wire.receive(b"ann\nhi\nthe last")
+    assert wire.end() == [Text(b"the last\n")]
+    assert wire.end() == []
+
+
+def test_last_line_of_a_client_needs_its_end() -> None:
+    wire = ServerWire()
+    wire.receive(encode(Hello(1, "ann", 0)) + b"the last")
+    assert wire.end() == []
+
+
+def test_byte_order_mark_is_no_part_of_a_guests_name() -> None:
+    assert ServerWire().receive(b"\xef\xbb\xbfann\n") == [Guest("ann")]

@@ -834,3 +834,14 @@ def test_row_30_others_have_a_turn_within_a_flood_of_records(
         pass
     assert sum(sizes) > 5000 * len(kind)
     assert max(sizes) <= RECEIVE_SIZE_OF_RECORDS
+
+
+def test_last_line_of_a_guest_counts_without_its_end_unless_it_was_cut_off(people: People) -> None:
+    bob = people.member("bob")
+    ann, eve = people.wire(b"ann\n1\n2"), people.wire(b"eve\n1\n2")
+    assert sorted([bob.line(), bob.line()]) == [b"ann: 1", b"eve: 1"]
+    reset(eve.sock)
+    ann.sock.shutdown(socket.SHUT_WR)
+    assert bob.line() == b"ann: 2"
+    people.member("cat").send(b"3\n")
+    assert bob.line() == b"cat: 3"
