@@ -21,7 +21,8 @@ def launch(command: str = "main") -> int:
     _clear_path(os.curdir, os.path.dirname(os.path.realpath(sys.argv[0])))
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command handles it, it ends without a traceback
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # unless whoever started it had it ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command handles it, it ends without a traceback
     try:
         return _import(command)()
     except ImportError as error:

@@ -53,4 +53,4 @@ def test_a_client_whose_standard_error_is_full_shows_messages_and_ends(tmp_path:
             pass
         ann.signal(signal.SIGTERM)
         ann.process.wait(20)
-        assert ann.process.returncode == 128 + signal.SIGTERM
+        assert ann.process.returncode == -signal.SIGTERM

@@ -149,14 +149,14 @@ def test_user_is_asked_who_may_fetch(stack: ExitStack, tmp_path: Path, monkeypat
     bob = stack.enter_context(Client(server.port, tmp_path / "bob", "--name", "bob", "--tls"))
     bob.type("f", "ann", "fish.jpg")
     key = fingerprint.out.text.split()[0]
-    ann.err.wait_for(f"key {key}: bob asks for fish.jpg; y lets bob fetch, n does not\n")
-    ann.type("y")
-    ann.err.wait_for("bob may fetch files from you\n")
+    ann.err.wait_for(f"question 1 (y 1 or n 1), key {key}: bob asks for fish.jpg\n")
+    ann.type("y 1")
+    ann.err.wait_for("question 1: bob may fetch files from you until you leave; n 1 takes it back\n")
     bob.err.wait_for("received fish.jpg from ann (4 bytes)\n")
     ann.err.wait_for("sent fish.jpg to bob (4 bytes)\n")
-    ann.type("n", "x")
-    assert ann.status() == 0
-    assert ann.err.lines[-1] == "no such option: type m, f or x, then Enter"
+    ann.type("y", "x")
+    assert ann.status() == 1
+    assert ann.err.lines[-1] == "type the number of the question too, as in y 1"
     assert ann.out.lines == [*MENU, *MENU, *MENU, GOODBYE]
 
 

@@ -22,10 +22,12 @@ __all__ = [
     "Lines",
     "collect_garbage_seldom",
     "divert_tracebacks",
+    "end_by",
     "fill_standard_descriptors",
+    "has_lost_terminal",
     "log_to_stderr",
+    "on_job_control",
     "on_signals",
-    "on_suspend",
     "report",
     "show",
     "tell",
@@ -53,9 +55,9 @@ class Lines:
         self._dropped = 0
         self._thread: threading.Thread | None = None
 
-    def put(self, line: str) -> None:
-        """Write *line*, made safe to show, when there is room. Never wait."""
-        data = _encoded(line)
+    def put(self, line: str, mark: str = "") -> None:
+        """Write *line*, made safe to show, after a *mark*, when there is room. Never wait."""
+        data = mark.encode(errors="replace") + _encoded(line)
         with self._changed:
             if self._size + len(data) > MAX_UNTOLD or self._dropped:
                 self._dropped += 1
@@ -113,7 +115,10 @@ def fill_standard_descriptors() -> None:
 
 
 def on_signals(end: Callable[[int], object], *numbers: signal.Signals) -> None:
-    """The first of these signals has *end* called with its number, the second ends the process at once."""
+    """Call *end* with the number of the first of these signals, and end the process at once on the second.
+
+    A signal that whoever started the process had it ignore, as ``nohup`` does, stays ignored.
+    """
     seen: list[int] = []
 
     def handle(number: int) -> None:
@@ -123,23 +128,48 @@ def on_signals(end: Callable[[int], object], *numbers: signal.Signals) -> None:
         end(number)
 
     for number in numbers:
-        gevent.signal_handler(number, handle, number)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            gevent.signal_handler(number, handle, number)
 
 
-def on_suspend(leave: Callable[[], object], take: Callable[[], object]) -> None:
-    """Around a stop by Ctrl-Z, *leave* is called and then *take*; not where such a stop is ignored already."""
+def end_by(number: int) -> None:
+    """End the process by the signal *number* itself, so that a shell that runs it in a loop ends the loop, too."""
+    _stderr.flush()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def on_job_control(leave: Callable[[], object], take: Callable[[], object]) -> None:
+    """Call *leave* before a stop by Ctrl-Z, and *take* when the process is in the foreground again.
+
+    In the background, reading from the terminal and writing to it stop the process no more: it would stop chatting.
+    """
+    for number in (signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_IGN)
     if signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL:
         return
+    gevent.signal_handler(signal.SIGCONT, take)
+    _on_suspend(leave)
 
+
+def _on_suspend(leave: Callable[[], object]) -> None:
     def handle() -> None:
         leave()
         watcher.cancel()
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)  # goes on here, when the process does
-        take()
-        on_suspend(leave, take)
+        _on_suspend(leave)
 
     watcher = gevent.signal_handler(signal.SIGTSTP, handle)
+
+
+def has_lost_terminal() -> bool:
+    """Return True if the process has no controlling terminal, as after that was closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC | os.O_NONBLOCK))
+    except OSError:
+        return True
+    return False
 
 
 class _Log(logging.Handler):
@@ -193,6 +223,6 @@ def report(command: Callable[[], int]) -> int:
     return 1
 
 
-def tell(line: str) -> None:
-    """Write *line* to standard error without waiting."""
-    _stderr.put(line)
+def tell(line: str, mark: str = "") -> None:
+    """Write *line*, after a *mark*, to standard error without waiting."""
+    _stderr.put(line, mark)

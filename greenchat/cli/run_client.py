@@ -22,8 +22,16 @@ from greenchat.cli.arguments import (
     server_port,
     user,
 )
-from greenchat.cli.process import divert_tracebacks, fill_standard_descriptors, on_signals, on_suspend, tell
+from greenchat.cli.process import (
+    divert_tracebacks,
+    end_by,
+    fill_standard_descriptors,
+    on_job_control,
+    on_signals,
+    tell,
+)
 from greenchat.client import Accept, ChatClient, Route
+from greenchat.client.console import STDERR, mark
 from greenchat.client.program import Program
 from greenchat.errors import SecurityError
 from greenchat.net import raise_descriptor_limit
@@ -48,7 +56,7 @@ def client(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
     try:
         trust, identity, known_peers = _keys(options.fingerprint) if options.tls else (None, None, None)
     except SecurityError as error:
-        tell(str(error))
+        tell(str(error), mark(STDERR))
         return 1
 
     def connect(name: str, program: Program) -> ChatClient:
@@ -63,11 +71,14 @@ def client(arguments: Sequence[str] | None = None, *, prog: str | None = None) -
         )  # fmt: skip
 
     if options.accept is not Accept.NONE and _is_home(options.share):
-        tell(_exposure(shared_in(options.share)))
+        tell(_exposure(shared_in(options.share)), mark(STDERR))
     program = Program(options.name, connect)
-    on_signals(lambda number: program.end(128 + number), signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    on_suspend(program.leave_terminal, program.take_terminal)
-    return program.run()
+    on_signals(program.end_by, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    on_job_control(program.leave_terminal, program.take_terminal)
+    status = program.run()
+    if status > 128:
+        end_by(status - 128)
+    return status
 
 
 def _options(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
@@ -137,8 +148,8 @@ def _keys(pinned: str | None) -> "tuple[Trust, Identity, Known]":
     from greenchat.security.keys import Identity
     from greenchat.security.known import Known
 
-    def on_new(who: str, mark: str) -> None:
-        tell(f"from now on {who} is known by its fingerprint {mark}")
+    def on_new(who: str, fingerprint: str) -> None:
+        tell(f"from now on {who} is known by its fingerprint {fingerprint}", mark(STDERR))
 
     place = home()
     trust = Trust(Known(place / KNOWN_SERVERS), pinned, on_new)

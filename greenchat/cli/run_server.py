@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ from greenchat.cli.process import (
     collect_garbage_seldom,
     divert_tracebacks,
     fill_standard_descriptors,
+    has_lost_terminal,
     log_to_stderr,
     on_signals,
     tell,
@@ -178,11 +179,29 @@ def _serve(
         tell("warning: should the backplane crash, what was said is lost: set its appendonly to yes")
     if certificate:
         tell(f"encrypted; the fingerprint is {certificate.fingerprint}")
-        gevent.signal_handler(signal.SIGHUP, _load_again, certificate)
     elif not all(map(is_loopback, chat.hosts)):
         tell("warning: nothing is encrypted: whoever is on the way can read and change what is said and sent")
+    _on_hangup(lambda: _end(chat), certificate)
     chat.serve_forever()
     return 0
+
+
+def _on_hangup(end: Callable[[], object], certificate: "Certificate | None") -> None:
+    """Reload the *certificate* on SIGHUP; without one, or when the server's terminal was closed, *end* it.
+
+    A SIGHUP that whoever started the server had it ignore, as ``nohup`` does, stays ignored.
+    """
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        return
+    had_terminal = not has_lost_terminal()
+
+    def hang_up() -> None:
+        if certificate is None or (had_terminal and has_lost_terminal()):
+            end()
+        else:
+            _load_again(certificate)
+
+    gevent.signal_handler(signal.SIGHUP, hang_up)
 
 
 def _end(chat: ChatServer) -> None:

@@ -275,14 +275,19 @@ class ChatClient:
         with contextlib.closing(Destination(Path(into))) as destination:
             return self._downloads.fetch(owner, file, destination)
 
-    def answer(self, *, yes: bool) -> Question | None:
-        """Whether whom *on_asked* was called for last may fetch files; the question, if one was open.
+    def answer(self, number: int, *, yes: bool) -> Question | None:
+        """Answer the question with this *number*, for which *on_asked* was called, or change the answer.
 
-        Raises `ServerGone` before `start`.
+        Return the question, or None if there is none. Raises `ServerGone` before `start`.
         """
         if not self._receiver:
             raise _not_connected()
-        return self._consent.answer(yes=yes)
+        return self._consent.answer(number, yes=yes)
+
+    @property
+    def questions(self) -> list[tuple[Question, bool | None]]:
+        """What `answer` can be given for, oldest first, each with the answer so far, or None."""
+        return self._consent.questions if self._receiver else []
 
     def close(self) -> None:
         """Let what was sent arrive, end all transfers, and leave. May be called again, and before `start`.

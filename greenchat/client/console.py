@@ -1,12 +1,15 @@
 """Standard input and output that never hold up anything else, and the descriptors they come with left as they are."""
 
+import codecs
 import contextlib
+import errno
 import io
 import os
+import select
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import gevent
 from gevent.event import Event
@@ -14,9 +17,27 @@ from gevent.fileobject import FileObjectPosix
 from gevent.threadpool import ThreadPool
 
 from greenchat.protocol.limits import MAX_LINE, MAX_UNWRITTEN
+from greenchat.protocol.text import MARK
 from greenchat.threads import call, write_all
 
-__all__ = ["Output", "is_one_terminal", "is_terminal", "read_lines"]
+__all__ = [
+    "STDERR",
+    "STDIN",
+    "STDOUT",
+    "Output",
+    "in_foreground",
+    "is_one_terminal",
+    "is_terminal",
+    "mark",
+    "read_lines",
+]
+
+STDIN: Final = 0
+STDOUT: Final = 1
+STDERR: Final = 2
+
+_BACKGROUND_STEP: Final = 0.3
+"""Seconds between two looks whether the terminal may be read again."""
 
 _LONGEST: Final = 2 * MAX_LINE
 """Kept of an input line; what is longer is too long to be sent anyway."""
@@ -33,6 +54,24 @@ def is_terminal(fd: int) -> bool:
     return os.isatty(fd)  # False, too, for a closed one
 
 
+def mark(fd: int) -> str:
+    """Return what the program's own lines begin with on the terminal *fd*; elsewhere nothing.
+
+    No message and no name begins with it, so that no line of another user can pass for one of the program's.
+    """
+    if not is_terminal(fd):
+        return ""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "") in ("", "dumb")
+    return f"{MARK} " if plain else f"\x1b[36m{MARK}\x1b[0m "
+
+
+def in_foreground(fd: int) -> bool:
+    """Return True unless *fd* is the terminal of a job that is in the background."""
+    with contextlib.suppress(OSError):  # it is no terminal, or not ours
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    return True
+
+
 def is_one_terminal(one: int, other: int) -> bool:
     """Return True if both descriptors are of the same terminal."""
     return is_terminal(one) and is_terminal(other) and os.fstat(one).st_rdev == os.fstat(other).st_rdev
@@ -47,19 +86,26 @@ def read_lines(fd: int) -> Iterator[str]:
         file = _open(fd)
     except OSError:
         return
+    is_first = True
     while line := _read_line(file):
+        if is_first:
+            is_first, line = False, line.removeprefix(codecs.BOM_UTF8)  # as editors put it there
         yield line.removesuffix(b"\n").removesuffix(b"\r").decode(errors="replace")
     file.close()  # only here: in the middle of a read it would wait for a thread that waits for the user
 
 
 def _read_line(file: _Lines) -> bytes:
-    try:
-        line = rest = file.readline(_LONGEST)
-        while len(rest) == _LONGEST and not rest.endswith(b"\n"):
-            rest = file.readline(_LONGEST)
-    except OSError:  # a terminal that is gone, say
-        return b""
-    return line
+    while True:
+        try:
+            line = rest = file.readline(_LONGEST)
+            while len(rest) == _LONGEST and not rest.endswith(b"\n"):
+                rest = file.readline(_LONGEST)
+        except OSError as error:
+            if error.errno != errno.EIO or in_foreground(STDIN):  # a terminal that is gone, say
+                return b""
+            gevent.sleep(_BACKGROUND_STEP)  # which is no end: somebody else has the terminal
+        else:
+            return line
 
 
 def _open(fd: int) -> _Lines:
@@ -76,11 +122,34 @@ def _open(fd: int) -> _Lines:
     return _ThreadedLines(fd)
 
 
+class _Patient(io.RawIOBase):
+    """A descriptor that is waited for, also where somebody who shares it has made it non-blocking."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = os.dup(fd)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        poller = select.poll()
+        poller.register(self._fd, select.POLLIN)
+        while True:
+            poller.poll()
+            with contextlib.suppress(BlockingIOError):
+                return os.readv(self._fd, [buffer])
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
+
+
 class _ThreadedLines:
     """A descriptor read by a thread, which at the program's end may well be left reading."""
 
     def __init__(self, fd: int) -> None:
-        self._file = os.fdopen(os.dup(fd), "rb")
+        self._file = io.BufferedReader(_Patient(fd))
         self._pool = ThreadPool(1)
 
     def readline(self, limit: int) -> bytes:

@@ -5,6 +5,7 @@ Standard output has the menu and the messages, and nothing else ever; all else i
 
 import contextlib
 import math
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, cast
@@ -15,10 +16,20 @@ from gevent.pool import Group
 
 from greenchat.client.client import ChatClient, Message
 from greenchat.client.consent import Question
-from greenchat.client.console import Output, is_one_terminal, is_terminal, read_lines
+from greenchat.client.console import (
+    STDERR,
+    STDIN,
+    STDOUT,
+    Output,
+    in_foreground,
+    is_one_terminal,
+    is_terminal,
+    mark,
+    read_lines,
+)
 from greenchat.client.display import Display
 from greenchat.client.downloads import Received
-from greenchat.client.menu import GOODBYE, NO_SUCH_OPTION, run_menu
+from greenchat.client.menu import GOODBYE, run_menu
 from greenchat.client.uploads import Served
 from greenchat.errors import BadName, Code, GreenchatError, ProtocolError, Refused, ServerGone, TransferError, sentence
 from greenchat.protocol.limits import FULL_SECONDS, GOODBYE_SECONDS, MAX_FETCHES, MAX_UNWRITTEN, MAX_WANTED
@@ -26,10 +37,6 @@ from greenchat.protocol.text import safe_line
 from greenchat.security.tls import short
 
 __all__ = ["Program"]
-
-STDIN: Final = 0
-STDOUT: Final = 1
-STDERR: Final = 2
 
 _MOMENT: Final = 0.1
 """Seconds in which the loss of a relayed transfer may turn out to be the loss of the server."""
@@ -56,6 +63,15 @@ class Program:
         """The server that it was on last, by host and port."""
         self._status: AsyncResult[int] = AsyncResult()
         self._broken = False
+        self._failed = False
+        """True if something that the user asked for came to nothing."""
+        self._left = False
+        """True if the user has left by x, and so waits for nothing."""
+        self._mark = mark(STDERR)
+        self._answering = False
+        """True while the user answers a prompt, and so can take no question for what it is."""
+        self._questions: list[str] = []
+        """Questions that wait for that to be over."""
         self._greenlets = Group()
         self._requests = Group()
         self._wanted: deque[tuple[str, str]] = deque()
@@ -82,6 +98,7 @@ class Program:
             self._out.write(STDOUT, GOODBYE, math.inf)  # a stuck output must not hold up the end
         self._out.flush(GOODBYE_SECONDS)
         if status == 0 and given_up:
+            self._failed = True
             self.hint(f"files given up: {given_up}; ask again to resume")
         if self._client is not None and self._client.unacknowledged:
             status = status or 1
@@ -90,10 +107,16 @@ class Program:
             status = 1
             self.hint("standard output cannot be written to")
         self._err.flush(FULL_SECONDS)
-        return status
+        return status or int(self._failed)
+
+    def end_by(self, number: int) -> None:
+        """Make `run` return for the signal *number*; what a key has echoed as ^C gets a line of its own."""
+        if is_terminal(STDERR) and number in (signal.SIGINT, signal.SIGQUIT):
+            self._err.put(STDERR, "\n")
+        self.end(128 + number)
 
     def end(self, status: int) -> None:
-        """Have `run` return *status*."""
+        """Make `run` return *status*."""
         if not self._status.ready():
             self._status.set(status)
 
@@ -103,8 +126,9 @@ class Program:
         self._err.flush(FULL_SECONDS)
 
     def take_terminal(self) -> None:
-        """Show again what moves."""
-        if self._client is not None and not self._status.ready():
+        """Show again what moves, unless the job is in the background."""
+        self._display.stop()
+        if self._client is not None and not self._status.ready() and in_foreground(STDERR):
             self._display.start(self._client.moving)
 
     def show(self, line: str) -> None:
@@ -113,7 +137,7 @@ class Program:
 
     def hint(self, line: str) -> None:
         """Write *line* to standard error without waiting; where too much waits already, it is dropped and counted."""
-        if self._dropped or not self._err.offer(STDERR, safe_line(line)):
+        if self._dropped or not self._err.offer(STDERR, self._mark + safe_line(line)):
             self._dropped += 1
 
     def send(self, text: str) -> None:
@@ -121,6 +145,7 @@ class Program:
         try:
             self._here.send(text, wait=not is_terminal(STDIN))
         except ProtocolError as error:
+            self._failed = True
             self.hint(str(error))
 
     def request(self, owner: str, file: str) -> None:
@@ -133,17 +158,36 @@ class Program:
             self._requests.spawn(self._fetch_wanted)
             gevent.sleep(0)  # the request itself leaves now, even if the next line of input ends the program
 
-    def answer(self, *, yes: bool) -> None:
-        """Let fetch who has asked, or not."""
-        try:
-            question = self._here.answer(yes=yes)
-        except GreenchatError as error:
-            self.hint(str(error))
-            return
+    def answer(self, number: int, *, yes: bool) -> None:
+        """Let the requester of a question fetch, or not."""
+        question = self._here.answer(number, yes=yes)
         if question is None:
-            self.hint(NO_SUCH_OPTION)
+            self.reject(f"there is no question {number}")
         else:
-            self.hint(f"{question.requester} {'may' if yes else 'may not'} fetch files from you")
+            self.hint(_answered(question, yes=yes))
+
+    def reject(self, line: str) -> None:
+        """Tell the user of a mistake in the input; to a script it is a failure."""
+        self._failed = self._failed or not is_terminal(STDIN)
+        self.hint(line)
+
+    def help(self) -> None:
+        """Show what can be typed, and what was asked."""
+        for line in _HELP:
+            self.hint(line)
+        for question, yes in self._here.questions:
+            self.hint(_asked(question) if yes is None else _answered(question, yes=yes))
+
+    def pause(self) -> None:
+        """Keep questions back: the user is answering a prompt."""
+        self._answering = True
+
+    def resume(self) -> None:
+        """Ask what was kept back."""
+        self._answering = False
+        questions, self._questions = self._questions, []
+        for question in questions:
+            self.hint(question)
 
     @property
     def _here(self) -> ChatClient:
@@ -157,7 +201,9 @@ class Program:
                 self._printer = self._greenlets.spawn(self._print_messages)
                 self._greenlets.spawn(self._watch)
                 self._display.start(self._here.moving)
-                run_menu(lines, self)
+                self._left = run_menu(lines, self)
+                if not self._left:
+                    self._requests.join()  # a script ends its input, and wants its files all the same
             self.end(0)
         except GreenchatError as error:
             self._fail(error)
@@ -184,7 +230,7 @@ class Program:
 
     def _ask_name(self, lines: Iterator[str]) -> str | None:
         if is_terminal(STDIN):
-            self.hint("Enter your name:")
+            self._err.put(STDERR, "Enter your name:\n")
         return next(lines, None)
 
     def _watch(self) -> None:
@@ -218,6 +264,7 @@ class Program:
                 self._could_not_get(owner, file, error)
 
     def _could_not_get(self, owner: str, file: str, error: GreenchatError) -> None:
+        self._failed = True
         self.hint(f"could not get {file} from {owner}: {error}")
 
     def on_served(self, served: Served) -> None:
@@ -228,12 +275,11 @@ class Program:
             self.hint(f"could not send {served.file} to {served.requester}: {served.error}")
 
     def on_asked(self, question: Question) -> None:
-        """Ask whether somebody may fetch."""
-        # The key first: a name, or that of a file, can read like one.
-        key = f"key {short(question.mark)}" if question.mark else "no key"
-        self.hint(
-            f"{key}: {question.requester} asks for {question.file}; y lets {question.requester} fetch, n does not"
-        )
+        """Ask whether somebody may fetch, when the user is at the menu."""
+        if self._answering:
+            self._questions.append(_asked(question))
+        else:
+            self.hint(_asked(question))
 
     def on_lost(self, gone: ServerGone) -> None:
         """Say that the server is gone for now."""
@@ -272,6 +318,26 @@ class Program:
         if not self._status.ready():
             self.end(1)  # first, because a stuck terminal would hold up the hint
             self.hint(str(error))
+
+
+_HELP: Final = (
+    "m: send a message; f: request a file; x: leave; an empty answer goes back to the menu",
+    "y NUMBER, n NUMBER: let whoever asked fetch files from you, or not; a later answer counts",
+)
+
+
+def _asked(question: Question) -> str:
+    """Return *question* with what cannot be chosen by its requester first: a name, or a file's, can read like it."""
+    key = f"key {short(question.mark)}" if question.mark else "no key"
+    number = question.number
+    return f"question {number} (y {number} or n {number}), {key}: {question.requester} asks for {question.file}"
+
+
+def _answered(question: Question, *, yes: bool) -> str:
+    number, who = question.number, question.requester
+    if yes:
+        return f"question {number}: {who} may fetch files from you until you leave; n {number} takes it back"
+    return f"question {number}: {who} may not fetch files from you; y {number} takes it back"
 
 
 def _received(file: str, received: Received) -> str:

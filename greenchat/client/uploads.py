@@ -16,7 +16,7 @@ from gevent.threadpool import ThreadPool
 from greenchat.client.consent import Consent, Question
 from greenchat.client.servers import Servers
 from greenchat.connect import connect
-from greenchat.errors import Code, GreenchatError, TransferError, sentence
+from greenchat.errors import BadName, Code, GreenchatError, TransferError, sentence
 from greenchat.net import Listener, listen
 from greenchat.protocol.limits import (
     DIGEST_THREADS,
@@ -29,6 +29,7 @@ from greenchat.protocol.limits import (
     MEET_SECONDS,
     TICKET_SECONDS,
 )
+from greenchat.protocol.names import file_name
 from greenchat.protocol.records import Dial, Have, Pull, Record, Refuse, Secure, Want
 from greenchat.security.proof import certificate_of, transfer_of
 from greenchat.security.tls import pair_context
@@ -112,6 +113,7 @@ class Uploads:
         try:
             self._check_room(want.requester)
             certificate = self._certificate_of(want)
+            _check_name(want.file)  # before anybody is asked
             self._consent.check(Question(want.requester, want.file, certificate))
             with self._share.open(want.file) as file:
                 size = file.size
@@ -246,3 +248,11 @@ class Uploads:
         except GreenchatError as error:
             return error
         return None
+
+
+def _check_name(file: str) -> None:
+    """Raise `TransferError` if *file* can be no file's name, as if there were none."""
+    try:
+        file_name(file)
+    except BadName:
+        raise TransferError(Code.NOT_FOUND) from None

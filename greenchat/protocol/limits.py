@@ -369,6 +369,9 @@ CONSENT_SECONDS: Final = 60.0
 CONSENT_STEP: Final = 2.0
 """Between two looks whether that was said."""
 
+MAX_ASKED: Final = 256
+"""Questions to a user that can still be answered again; past that the oldest answer stays."""
+
 MAX_QUESTIONS: Final = 16
 """People about whom an owner's user is still to be asked; past that nobody is added, until one gives up."""
 

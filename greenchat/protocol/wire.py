@@ -12,7 +12,6 @@ All that changes a connection's state is in this file. Text goes through a block
 a block is checked, made safe and handed on as one `bytes`, however many lines it holds.
 """
 
-import codecs
 import enum
 import itertools
 from collections.abc import Iterator
@@ -63,6 +62,9 @@ __all__ = [
     "Text",
     "message_line",
 ]
+
+_BOM: Final = "\ufeff".encode()
+"""The byte order mark."""
 
 VERSION: Final = 1
 """The newest version of the protocol that this package speaks."""
@@ -263,7 +265,7 @@ class ServerWire(_Wire):
 
     def _start(self, line: bytes) -> Event:
         if not line.startswith(SOH):
-            line = line.removeprefix(codecs.BOM_UTF8)  # as editors put it at the start of a file
+            line = line.removeprefix(_BOM)  # as editors put it at the start of a file
             if is_foreign(line):
                 self._is_http = is_http(line)
                 raise ProtocolError(Code.OTHER_PROTOCOL)

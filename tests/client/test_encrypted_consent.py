@@ -55,7 +55,7 @@ def test_known_are_served_and_others_as_soon_as_the_user_says_so(
     until(lambda: street.asked)
     (question,) = street.asked
     assert (question.requester, question.file) == ("bob", NAME)
-    ann.answer(yes=True)
+    ann.answer(1, yes=True)
     assert received(waiting).path.read_bytes() == BYTES
     street.leave(ann)
     street.owner(Accept.KNOWN)
@@ -69,7 +69,7 @@ def test_requester_waits_until_the_owner_s_user_has_answered(street: Street, mon
     waiting = fetching(bob, "ann", NAME)
     until(lambda: street.asked)
     assert not waiting.ready()
-    ann.answer(yes=True)
+    ann.answer(1, yes=True)
     assert received(waiting).path.read_bytes() == BYTES
     assert len(street.asked) == 1
 
@@ -79,7 +79,7 @@ def test_requester_does_not_wait_for_ever_nor_after_a_no(street: Street, monkeyp
     monkeypatch.setattr(downloads, "CONSENT_SECONDS", 0.05)
     ann, bob = street.owner(Accept.ASK), street.client("bob")
     assert code_of(fetching(bob, "ann", NAME)) == Code.ASKED
-    ann.answer(yes=False)
+    ann.answer(1, yes=False)
     assert code_of(fetching(bob, "ann", NAME)) == Code.NOT_ACCEPTED
 
 
@@ -107,7 +107,7 @@ def test_who_has_a_key_serves_only_whom_it_knows_unless_told_otherwise(
     waiting = fetching(bob, "ann", NAME)
     until(lambda: street.asked)
     assert not waiting.ready()
-    ann.answer(yes=False)
+    ann.answer(1, yes=False)
     assert code_of(waiting) == Code.NOT_ACCEPTED
 
 

@@ -10,6 +10,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.done: list[tuple[str, ...]] = []
+        self.paused = False
 
     def show(self, line: str) -> None:
         self.done.append(("show", line))
@@ -20,8 +21,21 @@ class Recorder:
     def send(self, text: str) -> None:
         self.done.append(("send", text))
 
-    def answer(self, *, yes: bool) -> None:
-        self.done.append(("answer", "yes" if yes else "no"))
+    def answer(self, number: int, *, yes: bool) -> None:
+        self.done.append(("answer", str(number), "yes" if yes else "no"))
+
+    def reject(self, line: str) -> None:
+        self.done.append(("reject", line))
+
+    def help(self) -> None:
+        self.done.append(("help",))
+
+    def pause(self) -> None:
+        assert not self.paused
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
 
     def request(self, owner: str, file: str) -> None:
         self.done.append(("request", owner, file))
@@ -45,7 +59,7 @@ def test_a_message_is_asked_for_and_sent(option: str) -> None:
     assert done(option, "hello!", "x") == [SHOWN, ("show", "Enter your message:"), ("send", "hello!"), SHOWN]
 
 
-@pytest.mark.parametrize("text", ["", " x ", "m", "\ttabbed  "])
+@pytest.mark.parametrize("text", [" ", " x ", "m", "\ttabbed  "])
 def test_a_message_is_sent_as_it_was_typed(text: str) -> None:
     assert ("send", text) in done("m", text, "x")
 
@@ -61,14 +75,48 @@ def test_a_file_is_requested_by_owner_then_name(option: str) -> None:
     ]
 
 
-@pytest.mark.parametrize(("option", "answer"), [("y", "yes"), ("Y", "yes"), ("n", "no")])
-def test_question_is_answered(option: str, answer: str) -> None:
-    assert done(option, "x") == [SHOWN, ("answer", answer), SHOWN]
+def test_spaces_around_an_owner_are_not_of_its_name() -> None:
+    assert ("request", "ann", " fish.jpg") in done("f", " ann ", " fish.jpg", "x")
 
 
-@pytest.mark.parametrize("option", ["", "q", "mf", "exit", "\u24dc"])
-def test_anything_else_is_hinted_at_and_the_menu_comes_again(option: str) -> None:
-    assert done(option, "x") == [SHOWN, ("hint", "no such option: type m, f or x, then Enter"), SHOWN]
+@pytest.mark.parametrize("lines", [[""], [" "], ["m", ""], ["f", ""], ["f", " "], ["f", "ann", ""]])
+def test_empty_answer_goes_back_to_the_menu(lines: list[str]) -> None:
+    found = done(*lines, "x")
+    assert {what for what, *_ in found} == {"show"}
+    assert found[-1] == SHOWN
+
+
+@pytest.mark.attack(39)
+@pytest.mark.parametrize(("option", "answer"), [("y 1", ("1", "yes")), ("Y1", ("1", "yes")), ("n  17", ("17", "no"))])
+def test_question_is_answered_by_its_number(option: str, answer: tuple[str, str]) -> None:
+    assert done(option, "x") == [SHOWN, ("answer", *answer), SHOWN]
+
+
+@pytest.mark.attack(39)
+@pytest.mark.parametrize("option", ["y", "n", "Y"])
+def test_answer_without_a_number_is_none(option: str) -> None:
+    assert done(option, "x") == [SHOWN, ("reject", "type the number of the question too, as in y 1"), SHOWN]
+
+
+@pytest.mark.parametrize("option", ["q", "quit", "exit"])
+def test_wish_to_leave_is_understood(option: str) -> None:
+    assert done(option, "x") == [SHOWN, ("reject", "to leave, type x, then Enter"), SHOWN]
+
+
+@pytest.mark.parametrize("option", ["?", "help", " HELP "])
+def test_help_is_shown(option: str) -> None:
+    assert done(option, "x") == [SHOWN, ("help",), SHOWN]
+
+
+@pytest.mark.parametrize("option", ["mf", "y1y", "y \uff11", "y -1", "\u24dc"])
+def test_anything_else_is_rejected_and_the_menu_comes_again(option: str) -> None:
+    told = "no such option: type m, f or x, then Enter; ? shows what else there is"
+    assert done(option, "x") == [SHOWN, ("reject", told), SHOWN]
+
+
+def test_input_that_ends_is_told_from_x() -> None:
+    assert run_menu(iter(["x", "m"]), Recorder())
+    assert not run_menu(iter(["m"]), Recorder())
 
 
 @pytest.mark.parametrize("option", ["x", "X", "x "])

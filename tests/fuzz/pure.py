@@ -186,8 +186,21 @@ class _User:
     def request(self, owner: str, file: str) -> None:
         assert "\n" not in owner + file
 
-    def answer(self, *, yes: bool) -> None:
+    def answer(self, number: int, *, yes: bool) -> None:
+        assert number >= 0
         assert yes in (True, False)
+
+    def reject(self, line: str) -> None:
+        assert "\n" not in line
+
+    def help(self) -> None:
+        pass
+
+    def pause(self) -> None:
+        pass
+
+    def resume(self) -> None:
+        pass
 
 
 def menu(data: bytes) -> None:
