@@ -8,7 +8,7 @@ from conftest import until
 from gevent.threadpool import ThreadPool
 
 from greenchat import threads
-from greenchat.threads import Job, call, end
+from greenchat.threads import Job, call, call_within, end
 
 
 @pytest.fixture
@@ -185,3 +185,47 @@ def test_threads_that_were_busy_at_the_end_go_when_they_are_done(monkeypatch: py
     assert job.result()
     with gevent.Timeout(2):
         until(lambda: tasks() <= before)
+
+
+# --- calls that may hang ----------------------------------------------------------------------
+
+
+class Opened:
+    """What a call returns, and whether it was closed."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@pytest.mark.attack(42)
+@pytest.mark.usefixtures("held")
+def test_a_call_that_finds_all_threads_hanging_is_given_up(pool: ThreadPool) -> None:
+    called = threading.Event()
+    Job(pool, threading.get_ident)  # a pool takes one more than it has threads
+    with pytest.raises(ValueError, match="it hangs"):
+        call_within(0.01, ValueError("it hangs"), pool, called.set)
+    assert not called.is_set()
+
+
+@pytest.mark.attack(42)
+def test_a_result_that_comes_too_late_is_closed(pool: ThreadPool) -> None:
+    go_on, opened = threading.Event(), Opened()
+
+    def hang() -> Opened:
+        go_on.wait(10)
+        return opened
+
+    with pytest.raises(ValueError, match="it hangs"):
+        call_within(0.01, ValueError("it hangs"), pool, hang)
+    assert not opened.closed.is_set()
+    go_on.set()
+    until(opened.closed.is_set)
+
+
+def test_a_result_in_time_is_the_callers(pool: ThreadPool) -> None:
+    opened = call_within(10, ValueError("it hangs"), pool, Opened)
+    assert call(pool, divmod, 7, 2) == (3, 1)
+    assert not opened.closed.is_set()

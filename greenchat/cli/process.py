@@ -3,13 +3,13 @@
 import atexit
 import contextlib
 import gc
-import io
 import logging
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import gevent
 
@@ -179,24 +179,37 @@ class _Log(logging.Handler):
         _stderr.put(self.format(record)[: MAX_LINE // 2])
 
 
-class _Tracebacks(io.StringIO):
-    """Tracebacks as lines on standard error: gevent itself would write them from the hub, and wait there."""
+def _described(error: BaseException) -> str:
+    """Return where *error* was raised, and what it is, without the source: to read that is to wait for the disk."""
+    frames = [
+        f'File "{frame.f_code.co_filename}", line {number}, in {frame.f_code.co_name}'
+        for frame, number in traceback.walk_tb(error.__traceback__)
+    ]
+    return "\n".join([*frames, f"{type(error).__name__}: {error}"])
 
-    def write(self, text: str) -> int:
-        for line in text.splitlines():
-            _stderr.put(line)
-        return len(text)
+
+class _Formatter(logging.Formatter):
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the standard library's name
+        return _described(ei[1])
 
 
 def log_to_stderr() -> None:
     """Log to standard error."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", handlers=[_Log()])
+    handler = _Log()
+    handler.setFormatter(_Formatter("%(asctime)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.raiseExceptions = False  # without a standard error there is nobody to tell
 
 
 def divert_tracebacks() -> None:
-    """Write the tracebacks of greenlets without blocking the hub."""
-    gevent.get_hub().exception_stream = _Tracebacks()
+    """Write the tracebacks of greenlets without blocking the hub, as gevent itself would."""
+
+    def write(context: object, kind: object, error: object, _trace: object) -> None:
+        what = _described(error) if isinstance(error, BaseException) else str(kind)
+        for line in f"{what}\nin {context}".splitlines():
+            _stderr.put(line)
+
+    gevent.get_hub().print_exception = write  # type: ignore[method-assign,assignment]  # the hub has no other seam
 
 
 def collect_garbage_seldom() -> None:

@@ -40,6 +40,7 @@ from greenchat.log.memory import MemoryLogs
 from greenchat.net import raise_descriptor_limit
 from greenchat.protocol.limits import HIGH_WATERMARK, JOIN_GRACE_SECONDS, KEPT_LINES, KEPT_SIZE
 from greenchat.server import ChatServer
+from greenchat.threads import on_files
 
 if TYPE_CHECKING:  # parts that not every server needs are imported where they are used
     from greenchat.backplane.node import Node
@@ -227,7 +228,7 @@ def _certificate(options: argparse.Namespace) -> "Certificate | None":
 
 def _load_again(certificate: "Certificate") -> None:
     try:
-        certificate.load()
+        on_files(certificate.path, certificate.load)
     except SecurityError as error:
         tell(f"the certificate stays as it was: {error}")
     else:

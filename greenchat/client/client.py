@@ -37,7 +37,7 @@ from greenchat.protocol.records import Dial, Fail, Hello, List, Note, Private, R
 from greenchat.protocol.text import safe_line
 from greenchat.protocol.wire import VERSION, Event, Text, message_line
 from greenchat.security.proof import text_of
-from greenchat.threads import end
+from greenchat.threads import end, on_files
 from greenchat.transfer.destination import Destination
 from greenchat.transfer.moving import Traffic
 from greenchat.transfer.share import Share
@@ -173,9 +173,9 @@ class ChatClient:
         self._started = True
         self.name = user_name(self.name)
         with contextlib.ExitStack() as undo:
-            share = Share(self._share_directory)
+            share = on_files(self._share_directory, Share, self._share_directory)
             undo.callback(share.close)
-            self._destination = Destination(self._into)
+            self._destination = on_files(self._into, Destination, self._into)
             undo.callback(self._destination.close)
             undo.callback(self._connection.close)
             here = self._connection.open()
@@ -272,7 +272,7 @@ class ChatClient:
             raise _not_connected()
         if into is None:
             return self._downloads.fetch(owner, file, self._destination)
-        with contextlib.closing(Destination(Path(into))) as destination:
+        with contextlib.closing(on_files(into, Destination, Path(into))) as destination:
             return self._downloads.fetch(owner, file, destination)
 
     def answer(self, number: int, *, yes: bool) -> Question | None:

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, TypeVar, cast
 
 import gevent
 from gevent.event import AsyncResult, Event
@@ -24,14 +24,17 @@ from greenchat.protocol.limits import (
     AWAY_SECONDS,
     CONSENT_SECONDS,
     CONSENT_STEP,
+    DISK_SECONDS,
+    MAX_HUNG,
     RETRY_DELAYS,
+    SLOWEST_DISK,
     SLOWEST_STEP,
     TICKET_SECONDS,
 )
 from greenchat.protocol.names import file_name, name_key
 from greenchat.protocol.records import Fail, File, Get, Got, Pull, Record, Take
 from greenchat.security.proof import certificate_of
-from greenchat.threads import call
+from greenchat.threads import call_within, disk_hangs
 from greenchat.transfer.moving import Moving, Traffic
 
 if TYPE_CHECKING:  # what moves files is imported when the first one does
@@ -41,6 +44,9 @@ if TYPE_CHECKING:  # what moves files is imported when the first one does
     from greenchat.transfer.publish import Published
 
 __all__ = ["Downloads", "Received"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _PASSING: Final = frozenset(
     {
@@ -90,8 +96,8 @@ class Downloads:
         self._routes = routes
         self._peers = peers
         self._traffic = traffic
-        self.pool = ThreadPool(slots)
-        """A thread for each file that moves, which receives, digests, writes and publishes it."""
+        self.pool = ThreadPool(slots + MAX_HUNG)
+        """A thread for each file that moves, which receives, digests, writes and publishes it, and some that hang."""
         self._slots = BoundedSemaphore(slots)
         self._ahead = BoundedSemaphore(ASKED_AHEAD)  # the server forgets the oldest ticket of who has too many
         self._ids = itertools.count()
@@ -149,13 +155,13 @@ class Downloads:
     def _fetch(self, owner: str, name: str, into: Destination) -> Received:
         asked, take = self._turn(owner, name)
         try:
-            partial = into.partial(name_key(owner), name)
+            partial = self._on_disk(0, into.partial, name_key(owner), name)
             try:
-                call(self.pool, into.tidy)  # while this one is locked
+                self._on_disk(0, into.tidy)  # while this one is locked
                 fresh = time.monotonic() - asked < TICKET_SECONDS / 2  # it may have waited long for a slot
                 return self._retry(owner, partial, take if fresh else None, into)
             finally:
-                partial.close()
+                self._close(partial)
         finally:
             self._slots.release()
 
@@ -225,7 +231,7 @@ class Downloads:
         from greenchat.transfer.digest import choose
 
         algorithm = choose(take.algorithms)
-        prefix = call(self.pool, partial.begin, algorithm)
+        prefix = self._on_disk(partial.size, partial.begin, algorithm)
         pull = Pull(take.ticket, algorithm, partial.size, prefix if partial.size else "")
         with self._routes.reach(take, pull, turn) as (channel, file):
             self._peers.remember(owner, certificate)
@@ -237,19 +243,28 @@ class Downloads:
 
     def _receive(self, channel: Channel, file: File, partial: Partial, owner: str) -> Published:
         if file.offset != partial.size:
-            call(self.pool, partial.restart)
+            self._on_disk(0, partial.restart)
         missing = file.size - file.offset
-        call(self.pool, partial.check_room, missing)
+        self._on_disk(0, partial.check_room, missing)
         moving = Moving(partial.name, owner, sending=False, size=file.size, moved=file.offset, resumed=file.offset)
         with self._traffic.carry(moving):
             digest = channel.download(missing, partial, self.pool, moving)
         if digest != partial.digest():
             partial.resumable = False
             raise TransferError(Code.MISMATCH)
-        published = call(self.pool, partial.publish)
+        published = self._on_disk(file.size, partial.publish)
         with contextlib.suppress(GreenchatError):  # we have the file, whether or not the owner hears of it
             channel.send(Got(digest))
         return published
+
+    def _on_disk(self, size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what *work* returns on a thread, which reads or writes *size* bytes. Raises `TransferError`, too."""
+        seconds = DISK_SECONDS + size / SLOWEST_DISK
+        return call_within(seconds, disk_hangs(), self.pool, work, *args, **kwargs)
+
+    def _close(self, partial: Partial) -> None:
+        with contextlib.suppress(TransferError):  # the thread that hangs with it closes it, should it ever go on
+            self._on_disk(0, partial.close)
 
     def _ask(self, owner: str, name: str) -> Take:
         self._check_open()

@@ -23,6 +23,7 @@ from greenchat.protocol.limits import (
 from greenchat.protocol.records import File, Pull, Secure, Take
 from greenchat.security.proof import certificate_of, transfer_of
 from greenchat.security.tls import pair_context
+from greenchat.threads import on_files
 
 if TYPE_CHECKING:  # what moves files is imported when the first one does
     from greenchat.security.keys import Identity
@@ -130,7 +131,8 @@ class Routes:
             if self._identity:
                 owner = certificate_of(take.certificate)
                 channel.send(Secure(transfer_of(take.ticket)))
-                channel.encrypt(pair_context(self._identity, owner, server=False), owner)
+                context = on_files(self._identity.path, pair_context, self._identity, owner, server=False)
+                channel.encrypt(context, owner)
             channel.send(pull)
             file = channel.expect(File, ANSWER_SECONDS, more=pull.offset / SLOWEST_DISK)
         return channel, file

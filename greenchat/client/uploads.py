@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gevent
@@ -20,6 +20,9 @@ from greenchat.errors import BadName, Code, GreenchatError, TransferError, sente
 from greenchat.net import Listener, listen
 from greenchat.protocol.limits import (
     DIGEST_THREADS,
+    FILE_SECONDS,
+    FILE_THREADS,
+    FULL_SECONDS,
     GOODBYE_SECONDS,
     HELLO_SECONDS,
     MAX_OFFERS,
@@ -33,7 +36,7 @@ from greenchat.protocol.names import file_name
 from greenchat.protocol.records import Dial, Have, Pull, Record, Refuse, Secure, Want
 from greenchat.security.proof import certificate_of, transfer_of
 from greenchat.security.tls import pair_context
-from greenchat.threads import end
+from greenchat.threads import call, call_within, end, on_files
 from greenchat.transfer.moving import Moving, Traffic
 from greenchat.transfer.share import Share, SharedFile
 
@@ -82,6 +85,8 @@ class Uploads:
         self._share = share
         # One digests for many; where all is encrypted, each file has one that reads, seals and sends it.
         self._pool = ThreadPool(MAX_UPLOADS if identity else DIGEST_THREADS)
+        self._looking = ThreadPool(FILE_THREADS)
+        """For what a hung file system never answers, and nothing else."""
         self._tell = tell
         self._on_served = on_served
         self._traffic = traffic
@@ -92,6 +97,7 @@ class Uploads:
         """What was offered, by what names each ticket in the open."""
         self._listeners: list[Listener] = []
         self._accepted, self._dialled = Group(), Group()
+        self._offering, self._closing = Group(), Group()
         self._dialled_for: dict[gevent.Greenlet[..., None], str] = {}
         """The requesters for whom relayed connections were joined."""
         self._told: set[str] = set()
@@ -109,14 +115,23 @@ class Uploads:
         return self._listeners[0].port
 
     def offer(self, want: Want) -> None:
-        """Say whether there is such a file, and if so, honour the ticket for a while."""
+        """Say whether there is such a file, and if so, honour the ticket for a while. Nobody waits for the disk."""
+        if len(self._offering) < MAX_OFFERS:
+            self._offering.spawn(self._offer, want)
+        else:
+            self._tell(Refuse(want.ticket, Code.TOO_MANY, sentence(Code.TOO_MANY)))
+
+    def _offer(self, want: Want) -> None:
+        with contextlib.suppress(GreenchatError):  # of the server, which is told of by others
+            self._answer(want)
+
+    def _answer(self, want: Want) -> None:
         try:
             self._check_room(want.requester)
             certificate = self._certificate_of(want)
             _check_name(want.file)  # before anybody is asked
             self._consent.check(Question(want.requester, want.file, certificate))
-            with self._share.open(want.file) as file:
-                size = file.size
+            size = self._look_up(want.file)
         except GreenchatError as error:
             self._tell(Refuse(want.ticket, error.code, sentence(error.code)))
             self._warn(want, error)
@@ -126,6 +141,21 @@ class Uploads:
         self._forget_old_offers()
         self._offers[transfer_of(want.ticket)] = _Offer(want.requester, want.file, certificate, time.monotonic())
         self._tell(Have(want.ticket, size, ALGORITHMS))
+
+    def _look_up(self, name: str) -> int:
+        """Return the size of the file *name*. Raises `TransferError`."""
+        with self._opened(name) as file:
+            return file.size
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[SharedFile]:
+        """Open the file *name* on a thread, and close it there. Raises `TransferError`."""
+        silent = TransferError(Code.OWNER_SILENT)  # the share's file system hangs: somebody may ask again
+        file = call_within(FILE_SECONDS, silent, self._looking, self._share.open, name)
+        try:
+            yield file
+        finally:
+            self._closing.spawn(call, self._looking, file.close)
 
     def dial(self, dial: Dial) -> None:
         """Join a relayed connection, if it is for a file that was offered."""
@@ -141,11 +171,15 @@ class Uploads:
         """Stop listening, and end what is being served."""
         for listener in self._listeners:
             listener.stop()
+        self._offering.kill()
         self._dialled.kill()
         for channel in [*self._strangers, *self._serving]:
             channel.abort()
         self._accepted.join(timeout=GOODBYE_SECONDS)  # it may wait for the disk
         self._accepted.kill()
+        self._closing.join(timeout=FULL_SECONDS)
+        self._closing.kill()
+        end(self._looking)
         end(self._pool)
 
     def _certificate_of(self, want: Want) -> bytes:
@@ -222,7 +256,8 @@ class Uploads:
         offer = self._offers.get(secure.transfer)
         if offer is None:
             raise TransferError(Code.BAD_TICKET)
-        channel.encrypt(pair_context(identity, offer.certificate, server=True), offer.certificate)
+        context = on_files(identity.path, pair_context, identity, offer.certificate, server=True)
+        channel.encrypt(context, offer.certificate)
         self._consent.met(offer.requester, offer.certificate)
         pull = channel.expect(Pull, HELLO_SECONDS)
         if transfer_of(pull.ticket) != secure.transfer:
@@ -232,7 +267,7 @@ class Uploads:
     def _serve_offer(self, channel: Channel, pull: Pull, offer: _Offer) -> None:
         self._serving[channel] = offer.requester
         try:
-            with self._share.open(offer.file) as file:
+            with self._opened(offer.file) as file:
                 error = self._upload(channel, file, pull, offer)
                 self._on_served(Served(offer.requester, offer.file, file.size, error))
         finally:

@@ -420,6 +420,18 @@ SLOWEST_DISK: Final = 4 * 1024 * 1024
 ABORT_SECONDS: Final = 1.0
 """For a thread that receives to notice that it is over; it takes longer only if the disk hangs."""
 
+FILE_SECONDS: Final = 5.0
+"""For a file system to open or look up one file, before it counts as hung; half of what an owner has to answer."""
+
+FILE_THREADS: Final = 4
+"""Threads for such calls of one kind, and so the most that a hung file system can hold."""
+
+MAX_HUNG: Final = 8
+"""Threads that hang on a file system where a file was to be written, before nothing more is fetched."""
+
+DISK_SECONDS: Final = 60.0
+"""For a disk to take what is written to one file, beside the time for reading or writing it at `SLOWEST_DISK`."""
+
 MAX_PARTIALS: Final = 32
 """Interrupted downloads kept in one directory to be resumed; past that the oldest goes."""
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from greenchat.errors import Code, SecurityError
+from greenchat.security.files import open_regular, read_regular, words
+from greenchat.threads import on_files
 
 __all__ = ["Identity", "certificate_in", "check_installed", "key_file", "signed_by"]
 
@@ -35,12 +37,13 @@ def key_file(path: Path) -> Path:
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _keep(_new_key(), path)
-        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        fd = open_regular(path)
+        mode = os.fstat(fd).st_mode
+        os.close(fd)
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise SecurityError(Code.BAD_KEY, f"{path} can be read by others: make it yours alone (chmod 600)")
     except OSError as error:
-        raise SecurityError(
-            Code.BAD_KEY, f"cannot have a key in {path}: {os.strerror(error.errno or 0).lower()}"
-        ) from None
+        raise SecurityError(Code.BAD_KEY, f"cannot have a key in {path}: {words(error)}") from None
     return path
 
 
@@ -48,7 +51,7 @@ def certificate_in(path: Path) -> bytes:
     """The first certificate in the PEM file *path*, in DER. Raises `SecurityError`."""
     begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
     with contextlib.suppress(OSError, ValueError):
-        _, _, after = path.read_text("ascii", "replace").partition(begin)
+        _, _, after = read_regular(path).decode("ascii", "replace").partition(begin)
         if der := ssl.PEM_cert_to_DER_cert(f"{begin}{after.partition(end)[0]}{end}"):
             return der
     raise SecurityError(Code.BAD_KEY, f"there is no certificate in {path}")
@@ -70,7 +73,7 @@ class Identity:
         except ImportError:
             raise _missing() from None
         with contextlib.suppress(OSError, ValueError, TypeError):
-            key = load_pem_private_key(self.path.read_bytes(), None)
+            key = load_pem_private_key(on_files(self.path, read_regular, self.path), None)
             if isinstance(key, Ed25519PrivateKey):
                 return key.sign(message)
         raise SecurityError(Code.BAD_KEY, f"there is no key in {self.path} that can sign")

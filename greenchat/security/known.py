@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from greenchat.errors import Code, SecurityError
+from greenchat.security.files import open_regular, read_regular, words
+from greenchat.threads import on_files
 
 __all__ = ["BY_AUTHORITIES", "Known"]
 
@@ -29,19 +31,23 @@ class Known:
 
     def all(self) -> dict[str, str]:
         """Everybody's fingerprint. Raises `SecurityError` if the file can't be read."""
-        return {who: mark for who, mark in dict(self._lines()).items() if mark != _FORGOTTEN}
+        lines = on_files(self.path, lambda: dict(self._lines()))
+        return {who: mark for who, mark in lines.items() if mark != _FORGOTTEN}
 
     def add(self, who: str, mark: str) -> None:
         """Remember *who*, a name without line ends, by the fingerprint *mark*. Raises `SecurityError`."""
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                _append(fd, f"{mark} {who}\n".encode())
-            finally:
-                os.close(fd)
+            on_files(self.path, self._add, f"{mark} {who}\n".encode())
         except OSError as error:
             raise self._error(error) from None
+
+    def _add(self, line: bytes) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = open_regular(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+        try:
+            _append(fd, line)
+        finally:
+            os.close(fd)
 
     def forget(self, who: str) -> None:
         """Let *who* be a stranger again. Raises `SecurityError`."""
@@ -50,7 +56,7 @@ class Known:
     def _lines(self) -> Iterator[tuple[str, str]]:
         """Whose each line is, and the fingerprint."""
         try:
-            lines = self.path.read_text("utf-8", "replace").split("\n")
+            lines = read_regular(self.path).decode("utf-8", "replace").split("\n")
         except FileNotFoundError:
             return
         except OSError as error:
@@ -61,7 +67,7 @@ class Known:
                 yield who, mark
 
     def _error(self, error: OSError) -> SecurityError:
-        return SecurityError(Code.BAD_KEY, f"cannot use {self.path}: {os.strerror(error.errno or 0).lower()}")
+        return SecurityError(Code.BAD_KEY, f"cannot use {self.path}: {words(error)}")
 
 
 def _append(fd: int, line: bytes) -> None:

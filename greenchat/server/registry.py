@@ -1,6 +1,8 @@
 """Who owns which name, who is not let in, who is invited: what a server remembers, in SQLite on a thread of its own."""
 
+import contextlib
 import hashlib
+import os
 import secrets
 import sqlite3
 import time
@@ -13,7 +15,8 @@ from gevent.threadpool import ThreadPool
 from greenchat.errors import Code, Refused, SecurityError
 from greenchat.protocol.limits import MAX_NAMES, MAX_NAMES_EACH, REGISTRY_LOCK_SECONDS, REGISTRY_SECONDS
 from greenchat.protocol.names import LOOKS_VERSION, looks, name_key
-from greenchat.threads import call, end
+from greenchat.security.files import open_regular
+from greenchat.threads import call_within, end
 
 __all__ = ["Owned", "Registry"]
 
@@ -34,6 +37,10 @@ CREATE INDEX IF NOT EXISTS small_letters ON names (small);
 CREATE TABLE IF NOT EXISTS bans (what TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS invites (digest TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """
+
+
+_PATIENCE: Final = REGISTRY_SECONDS + REGISTRY_LOCK_SECONDS
+"""Seconds for the file's thread to answer; one that hangs on its file system holds up nobody for longer."""
 
 
 class Owned(NamedTuple):
@@ -120,18 +127,20 @@ class Registry:
 
     def close(self) -> None:
         """Close the file, and end the thread."""
-        self._on_thread(self._db.close)
+        with contextlib.suppress(SecurityError):  # its file system hangs
+            self._on_thread(self._db.close)
         end(self._pool)
 
     def _on_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        silent = SecurityError(Code.FAILED, f"cannot use {self._path}: it does not answer")
         try:
-            return call(self._pool, work, *args, **kwargs)
+            return call_within(_PATIENCE, silent, self._pool, work, *args, **kwargs)
         except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
             raise SecurityError(Code.FAILED, f"cannot use {self._path}: {error}") from None
 
     def _open(self) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._path.touch(mode=0o600)
+        os.close(open_regular(self._path, os.O_RDWR | os.O_CREAT))
         self._db = sqlite3.connect(self._path, isolation_level=None, timeout=REGISTRY_LOCK_SECONDS)
         self._renew_looks()
         self._db.executescript(_SCHEMA)

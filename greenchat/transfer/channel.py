@@ -17,12 +17,13 @@ from gevent import socket
 from gevent.threadpool import ThreadPool
 
 from greenchat.errors import Code, GreenchatError, ProtocolError, TransferError, sentence
-from greenchat.net import RESET
+from greenchat.net import RESET, has_ended
 from greenchat.protocol.codec import SOH, decode, encode
 from greenchat.protocol.foreign import TLS, is_http, status_line
 from greenchat.protocol.limits import (
     ABORT_SECONDS,
     DIGESTED_AHEAD,
+    DISK_SECONDS,
     FLUSH_SECONDS,
     HANDSHAKE_SECONDS,
     MAX_LINE,
@@ -32,7 +33,7 @@ from greenchat.protocol.limits import (
 )
 from greenchat.protocol.records import Done, File, Go, Got, Pull, Record, Relay, Sorry, Wait
 from greenchat.security.tls import Tls
-from greenchat.threads import Job
+from greenchat.threads import Job, disk_hangs
 from greenchat.transfer.digest import ALGORITHMS, UNCHECKED, Digest
 from greenchat.transfer.moving import Moving
 from greenchat.transfer.partial import Partial
@@ -130,7 +131,7 @@ class Channel:
             digest = Digest(algorithm)
         self._send_bytes(file, digest, pool, moving)
         self._is_deaf = False
-        if file.changed():
+        if self._result_of(Job(pool, file.changed)):
             raise TransferError(Code.CHANGED)
         self.send(Done(digest.hex()))
         if self.expect(Got, PUBLISH_SECONDS).digest != digest.hex():
@@ -144,22 +145,34 @@ class Channel:
             return None
         digest, told = Digest(pull.algorithm), time.monotonic()
         for offset, size in _pieces(0, pull.offset, DIGESTED_AHEAD):
-            _on_own_descriptor(pool, digest.update_from, file.fd, offset, size).result()
+            self._result_of(_on_own_descriptor(pool, digest.update_from, file.fd, offset, size))
             if time.monotonic() - told > WAIT_SECONDS:
                 told = time.monotonic()
                 self.send(Wait())
         return digest if digest.hex() == pull.prefix else None
 
     def _send_bytes(self, file: SharedFile, digest: Digest, pool: ThreadPool, moving: Moving) -> None:
-        """Send each piece while a thread digests it, so that one read from the disk serves both."""
+        """Send each piece once a thread has digested it, and the next is on its way from the disk.
+
+        So one read serves both, and what is sent from the hub is in memory: only the thread waits for the disk.
+        """
         if self._tls:
             self._send_sealed(self._tls, file, pool, moving)
             return
-        for offset, size in _pieces(moving.moved, file.size, DIGESTED_AHEAD):
-            digesting = _on_own_descriptor(pool, digest.update_from, file.fd, offset, size)
+        pieces = _pieces(moving.moved, file.size, DIGESTED_AHEAD)
+        following = next(pieces, None)
+        digesting = self._digesting(file, digest, pool, *following) if following else None
+        while following and digesting:
+            self._result_of(digesting)
+            piece, following = following, next(pieces, None)
+            if following:
+                digesting = self._digesting(file, digest, pool, *following)
             with _lost_connection():
-                send_range(self._stream, file.fd, offset, size, moving)
-            digesting.result()
+                send_range(self._stream, file.fd, *piece, moving)
+
+    @staticmethod
+    def _digesting(file: SharedFile, digest: Digest, pool: ThreadPool, offset: int, size: int) -> Job[None]:
+        return _on_own_descriptor(pool, digest.update_from, file.fd, offset, size)
 
     def _send_sealed(self, tls: Tls, file: SharedFile, pool: ThreadPool, moving: Moving) -> None:
         """Have a thread seal and send it all: to hand over each piece would take as long as to seal it."""
@@ -182,6 +195,9 @@ class Channel:
     def _result_of(self, job: Job[T]) -> T:
         """What a thread gives that uses the connection; who does not wait for it ends the connection."""
         try:
+            while not job.wait(STALL_SECONDS):
+                if has_ended(self._sock):  # the peer has given up; the thread may hang for as long as its disk does
+                    raise TransferError(Code.INTERRUPTED)
             return job.result()
         except BaseException:
             self.abort()
@@ -197,8 +213,22 @@ class Channel:
         except BaseException:  # killed while it waited for a thread
             os.close(fd)
             raise
-        self._early = self._result_of(receiving) or self._early
+        self._early = self._received(receiving, moving) or self._early
         return self.expect(Done).digest
+
+    def _received(self, receiving: Job[bytes], moving: Moving) -> bytes:
+        """Wait for the thread that receives. It ends by itself, unless its disk hangs."""
+        try:
+            moved = -1
+            while not receiving.wait(DISK_SECONDS):
+                if moving.moved == moved:
+                    raise disk_hangs()
+                moved = moving.moved
+            return receiving.result()
+        except BaseException:
+            self.abort()
+            receiving.wait(ABORT_SECONDS)  # then what it has done is free for another who asks for it
+            raise
 
     def give_up(self, error: GreenchatError) -> None:
         """Tell the peer of *error*, unless it would take that for something else."""
@@ -303,8 +333,9 @@ def _receive_and_close(  # noqa: PLR0913, PLR0917 - a thread is given all that i
 
     def receive(write: Callable[[memoryview], None]) -> None:
         nonlocal rest
-        write(memoryview(early))
-        moving.add(len(early), time.sleep)
+        if early:
+            write(memoryview(early))
+            moving.add(len(early), time.sleep)
         with _lost_connection():
             rest = receive_bytes(fd, size - len(early), write, moving, tls)
 

@@ -48,13 +48,17 @@ class SharedFile:
         now = os.fstat(self.fd)
         return (now.st_size, now.st_mtime_ns) != (self.size, self._opened.st_mtime_ns)
 
+    def close(self) -> None:
+        """Close the file. May block, as all does that a file system has to answer."""
+        os.close(self.fd)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self.fd)
+        self.close()
 
 
 class Share:
