@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import cluster, fanout, latency, members, relay, report, scale, start, transfers
+from benchmarks.load import LoadError
 from benchmarks.processes import on_signals
 
 BENCHMARKS = {
@@ -27,7 +28,10 @@ def main() -> int:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them there, as PNG or SVG; needs matplotlib")
     options = parser.parse_args()
     on_signals()
-    results = BENCHMARKS[options.name].run()
+    try:
+        results = BENCHMARKS[options.name].run()
+    except (LoadError, OSError) as error:  # of greenchat itself, or of what the whole benchmark is about
+        raise SystemExit(f"{options.name}: {error}") from None
     print(report.as_text(results))
     if options.json:
         options.json.write_text(report.as_json(results))

@@ -12,7 +12,7 @@ from benchmarks.crowd import PATIENCE, TOO_LONG, Crowd
 from benchmarks.latency import one_by_one
 from benchmarks.load import LoadError
 from benchmarks.peers import GREENCHAT, PEERS, TOP, Peer, Server, versions
-from benchmarks.processes import connect, deadline, free_port, raise_descriptor_limit, running, workplace
+from benchmarks.processes import connect, deadline, free_port, raise_descriptor_limit, running, start_failure, workplace
 from benchmarks.procstat import Usage
 from benchmarks.recovery import MEASURES, redis_command
 from benchmarks.report import Figures, Results
@@ -55,10 +55,10 @@ class Contender:
     """What a server has to be told besides, given the url."""
 
     def missing(self) -> str | None:
-        """Why it cannot be started here."""
+        """Return the reason if it cannot be started here."""
         if self.backplane and (why := PEERS["Redis"].missing()):
             return why
-        return self.peer.missing()
+        return self.peer.missing() or start_failure(self.running)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[list[Server]]:
@@ -118,7 +118,7 @@ def run() -> Results:
     settings = (
         f"messages of 64 bytes, contenders in turns, median of {ROUNDS} rounds; Redis keeps all on disk (everysec)"
     )
-    found = versions(["Redis", "NATS"])
+    found = versions(name for name in ("Redis", "NATS") if name not in skipped)
     return Results("cluster", settings, trials.tables(), skipped, found, trials.remarks)
 
 

@@ -4,11 +4,14 @@ import contextlib
 import socket
 import statistics
 import time
+from functools import partial
 from typing import Final
 
+from benchmarks.load import LoadError
 from benchmarks.peers import PEERS, Peer, absent, versions
 from benchmarks.processes import connect
-from benchmarks.report import Figures, Results, Table, medians
+from benchmarks.report import Figures, Results
+from benchmarks.trials import Trials
 
 __all__ = ["one_by_one", "run"]
 
@@ -25,18 +28,18 @@ TRIES: Final = 50
 def run() -> Results:
     """Each contender in turn, several times over, so that none has the better minute; medians of the rounds."""
     skipped = absent()
-    measured: dict[str, list[Figures]] = {name: [] for name in PEERS if name not in skipped}
+    peers = {name: peer for name, peer in PEERS.items() if name not in skipped}
+    trials = Trials({"": dict.fromkeys(("p50", "p99", "p99.9"), "µs")})
     for _ in range(ROUNDS):
-        for name, rounds in measured.items():
-            rounds.append(_round(PEERS[name]))
-    table = Table("", dict.fromkeys(("p50", "p99", "p99.9"), "µs"), {n: medians(r) for n, r in measured.items()})
+        for name, peer in peers.items():
+            trials.measure("", name, partial(_round, peer))
     settings = f"two members, {SIZE} bytes, one message at a time, median of {ROUNDS} rounds of {MESSAGES:,}"
-    return Results("latency", settings, [table], skipped, versions(measured))
+    return Results("latency", settings, trials.tables(), skipped, versions(peers), trials.remarks)
 
 
-def _round(peer: Peer) -> Figures:
+def _round(peer: Peer, figures: Figures) -> None:
     with peer.running() as server:
-        return one_by_one(peer, server.port, server.port, MESSAGES)
+        figures |= one_by_one(peer, server.port, server.port, MESSAGES)
 
 
 def one_by_one(peer: Peer, here: int, there: int, messages: int) -> Figures:
@@ -69,7 +72,7 @@ def _one(said: bytes, heard: int, speaker: socket.socket, listener: socket.socke
 def _receive(sock: socket.socket, size: int) -> bytes:
     data = sock.recv(size)
     if not data:
-        raise SystemExit("the server closed the connection")
+        raise LoadError("the server closed the connection")
     return data
 
 
@@ -79,7 +82,7 @@ def _until_heard(said: bytes, speaker: socket.socket, listener: socket.socket) -
         speaker.sendall(said)
         if b"x" * SIZE in _until_quiet(listener):
             return
-    raise SystemExit("what is said is not heard")
+    raise LoadError("what is said is not heard")
 
 
 def _until_quiet(listener: socket.socket) -> bytes:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from benchmarks.processes import connect, free_port, running, version, workplace
+from benchmarks.processes import connect, free_port, running, start_failure, version, workplace
 from benchmarks.redis_servers import redis_servers
 from greenchat.protocol.codec import encode
 from greenchat.protocol.records import Hello
@@ -280,8 +280,8 @@ CLIENTS: Final = Peer(
 
 
 def absent() -> dict[str, str]:
-    """The peers that cannot be started here, each with why."""
-    return {name: why for name, peer in PEERS.items() if (why := peer.missing())}
+    """Return the peers that cannot be started here, each with the reason."""
+    return {name: why for name, peer in PEERS.items() if (why := peer.missing() or start_failure(peer.running))}
 
 
 def versions(names: Iterable[str]) -> dict[str, str]:

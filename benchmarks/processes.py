@@ -11,11 +11,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
 __all__ = [
+    "StartError",
     "child",
     "connect",
     "deadline",
@@ -23,15 +25,23 @@ __all__ = [
     "on_signals",
     "raise_descriptor_limit",
     "running",
+    "start_failure",
     "version",
     "workplace",
 ]
 
 MEMORY: Final = Path("/dev/shm")
 PATIENCE: Final = 5.0
-"""Seconds for a program to end by itself before it is killed."""
+"""Seconds for a program to end by itself before it is killed, and for one to say its version."""
+
+START_SECONDS: Final = 10.0
+"""Seconds for a program to listen at its port, and for a connection there to be answered."""
 
 _fork = multiprocessing.get_context("fork")
+
+
+class StartError(OSError):
+    """A program that is to be measured did not start."""
 
 
 def on_signals() -> None:
@@ -71,8 +81,29 @@ def running(command: list[str], home: Path, pipes: int = subprocess.DEVNULL) -> 
         process = subprocess.Popen(command, cwd=home, stdin=pipes, stdout=said, stderr=error, start_new_session=True)
     try:
         yield process
+    except OSError as error:
+        if process.poll() in (None, 0):
+            raise
+        raise StartError(_last_words(process, home)) from error
     finally:
         _stop(process)
+
+
+def _last_words(process: "subprocess.Popen[bytes]", home: Path) -> str:
+    """Return how a program ended, and the last line that it wrote."""
+    said = (home / "said").read_text(errors="replace").split("\n")
+    reason = next((line for line in reversed(said) if line.strip()), "it wrote nothing")
+    program = Path(str(process.args[0])).name  # type: ignore[index]  # commands are lists
+    return f"{program} ended with status {process.returncode}: {reason.strip()}"
+
+
+def start_failure(start: Callable[[], AbstractContextManager[object]]) -> str | None:
+    """Return why a contender does not start, or None once it has been started and ended."""
+    try:
+        with start():
+            return None
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"it does not start: {error}"
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
@@ -120,8 +151,11 @@ def workplace() -> Iterator[Path]:
 
 
 def version(command: Sequence[str]) -> str:
-    """The first number of a version in what *command* says."""
-    said = subprocess.run(command, capture_output=True, text=True, check=False)  # Mosquitto calls its help an error
+    """Return the first number of a version in the output of *command*."""
+    try:  # Mosquitto calls its help an error
+        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    except (OSError, subprocess.TimeoutExpired):
+        return "of unknown version"
     found = re.search(r"\d+\.\d+[\w.]*", said.stdout + said.stderr)
     return found[0] if found else "of unknown version"
 
@@ -133,15 +167,16 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def connect(port: int, seconds: float = 10.0) -> socket.socket:
-    """A connection to a server that may not listen yet."""
-    end = time.monotonic() + seconds
+def connect(port: int, seconds: float | None = None) -> socket.socket:
+    """Return a connection to a server that may not listen yet. Raise `StartError` if it never does."""
+    patience = START_SECONDS if seconds is None else seconds
+    end = time.monotonic() + patience
     while True:
         try:
-            sock = socket.create_connection(("127.0.0.1", port), seconds)
+            sock = socket.create_connection(("127.0.0.1", port), patience)
         except ConnectionRefusedError:
             if time.monotonic() > end:
-                raise
+                raise StartError(f"nothing listens at its port after {patience:.0f} s") from None
             time.sleep(0.01)
         else:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -8,7 +8,7 @@ from typing import Final
 
 from benchmarks.chatter import chatting, percentile
 from benchmarks.ends import Content, jain, transmit
-from benchmarks.processes import deadline, version, workplace
+from benchmarks.processes import deadline, start_failure, version, workplace
 from benchmarks.procstat import Usage, forget_peak
 from benchmarks.relays import DIRECT, GREENCHAT, RELAYS, Relay
 from benchmarks.report import Figures, Results, Table, medians
@@ -33,9 +33,9 @@ SETTINGS: Final = (
 
 def run() -> Results:
     """Check that each contender passes on what it is given, then measure them all in turns, several times over."""
-    skipped = {name: why for name, relay in RELAYS.items() if (why := relay.missing())}
-    relays = {name: relay for name, relay in RELAYS.items() if name not in skipped}
     with workplace() as home, contextlib.closing(Content()) as content:
+        skipped = {name: why for name, relay in RELAYS.items() if (why := _failure(relay, home))}
+        relays = {name: relay for name, relay in RELAYS.items() if name not in skipped}
         bench = _Bench(home, content, relays)
         bench.check()
         rounds = [{streams: bench.measure_all(streams) for streams in STREAMS} for _ in range(ROUNDS)]
@@ -44,6 +44,11 @@ def run() -> Results:
     tables.append(Table("chat between two guests of a greenchat server meanwhile", CHAT_UNITS, _by_name(chats)))
     versions = {name: version(relay.version_command) for name, relay in relays.items() if relay.version_command}
     return Results("relay", SETTINGS, tables, skipped, versions)
+
+
+def _failure(relay: Relay, home: Path) -> str | None:
+    """Return the reason if *relay* cannot be started here."""
+    return relay.missing() or start_failure(lambda: relay.running(home))
 
 
 def _titled(streams: int) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 from benchmarks.carriers import CARRIERS, FILE, Carrier, Place
 from benchmarks.chatter import chatting, percentile
 from benchmarks.meter import measure
-from benchmarks.processes import deadline, version, workplace
+from benchmarks.processes import deadline, start_failure, version, workplace
 from benchmarks.report import Figures, Results, Table, medians
 
 __all__ = ["run"]
@@ -50,11 +50,11 @@ CHAT_UNITS: Final = {"throughput": "MB/s", "p50": "ms", "p99": "ms", "worst": "m
 
 def run() -> Results:
     """Bring the same file over by each carrier in turns, several times over, then by greenchat many at once."""
-    skipped = {name: why for name, carrier in CARRIERS.items() if (why := carrier.missing())}
-    carriers = {name: carrier for name, carrier in CARRIERS.items() if name not in skipped}
     with workplace() as home:
         where = "in memory" if home.is_relative_to("/dev/shm") else f"at {home}"
         bench = _Bench(home)
+        skipped = {name: why for name, carrier in CARRIERS.items() if (why := bench.failure(carrier))}
+        carriers = {name: carrier for name, carrier in CARRIERS.items() if name not in skipped}
         whole = [bench.all_carriers(carriers) for _ in range(ROUNDS)]
         many = [bench.all_counts() for _ in range(ROUNDS)]
     tables = [
@@ -90,6 +90,13 @@ class _Bench:
         _fill(self._shared / FILE)
         for count in FILES[1:]:
             _cut(self._shared, _names(count))
+
+    def failure(self, carrier: Carrier) -> str | None:
+        """Return the reason if *carrier* cannot be used here."""
+        if why := carrier.missing():
+            return why
+        with self._place() as place:
+            return start_failure(lambda: carrier.open(place))
 
     def all_carriers(self, carriers: dict[str, Carrier]) -> dict[str, Figures]:
         """One round of one whole file."""

@@ -22,7 +22,7 @@ class Trials:
         """Have *trial* fill in the figures of one round; whether it could. What it had before it failed counts."""
         figures: Figures = {}
         self._rounds[title][name].append(figures)
-        with self.excused(f"{name}, {title}"):
+        with self.excused(f"{name}, {title}" if title else name):
             trial(figures)
             return True
         return False
