@@ -109,9 +109,9 @@ def test_bytes_are_bounded(state: ResumeState, monkeypatch: pytest.MonkeyPatch) 
 
 def test_waiting_goes_on_for_as_long_as_more_and_more_has_a_place(state: ResumeState) -> None:
     say(state, b"1\n", b"2\n", b"3\n")
-    waiting = gevent.spawn(state.wait_until_acknowledged, 0.2)
+    waiting = gevent.spawn(state.wait_until_acknowledged, 1.5)
     for number in range(1, 4):
-        gevent.sleep(0.15)
+        gevent.sleep(0.6)  # far less, for a busy machine; three times it is more
         assert not waiting.ready()
         state.acknowledge(Ack(1, number))
     waiting.get(timeout=5)
