@@ -18,6 +18,8 @@ pytestmark = [
 
 FRAME = b"from somebody " + STAMP + b" and more\n"
 PATIENCE = 0.1
+LONG = 40.0
+"""Seconds that nothing takes, not even where the first test of a run compiles the generator on a busy machine."""
 
 
 class Ends:
@@ -92,8 +94,8 @@ def test_a_burst_does_not_wait_for_a_member_that_was_dropped(ends: Connect) -> N
     members.far[1].close()
     begun = time.monotonic()
     with pytest.raises(LoadError):
-        load.burst(-1, b"", members.fds, 1, 5)
-    assert time.monotonic() - begun < 1
+        load.burst(-1, b"", members.fds, 1, LONG)
+    assert time.monotonic() - begun < LONG
 
 
 def test_what_is_drained_is_counted_for_each(ends: Connect) -> None:
@@ -147,7 +149,7 @@ def test_unwatched_members_only_have_their_deliveries_counted(ends: Connect) -> 
 
 def test_speakers_take_turns(ends: Connect) -> None:
     speakers, members = ends(2), ends(1)
-    done = load.paced(speakers.fds, FRAME, members.fds, Pace(100, 0.1, 0))
+    done = load.paced(speakers.fds, FRAME, members.fds, Pace(100, 0.1, 1.0))
     assert done.sent == 10
     assert [len(sock.recv(5 * len(FRAME), socket.MSG_WAITALL)) for sock in speakers.far] == [5 * len(FRAME)] * 2
 
@@ -157,16 +159,16 @@ def test_a_member_that_is_dropped_is_told_and_not_waited_for(ends: Connect, watc
     speaker, members = ends(1), ends(2)
     members.far[0].close()
     begun = time.monotonic()
-    done = load.paced(speaker.fds, FRAME, members.fds, Pace(100, 0.1, 5, watched))
+    done = load.paced(speaker.fds, FRAME, members.fds, Pace(100, 0.1, LONG, watched))
     assert done.ended == 1
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < LONG
 
 
 def test_patience_ends(ends: Connect) -> None:
     begun = time.monotonic()
-    done = load.paced(ends(1).fds, FRAME, ends(1).fds, Pace(100, 0.05, PATIENCE))
+    done = load.paced(ends(1).fds, FRAME, ends(1).fds, Pace(100, 0.05, 1.0))
     assert (done.sent, done.delivered, done.percentile(0.5)) == (5, 0, float("inf"))
-    assert 0.15 <= time.monotonic() - begun < 1
+    assert time.monotonic() - begun >= 1.05
 
 
 def test_what_a_server_has_no_room_for_was_due_all_the_same(ends: Connect) -> None:
