@@ -120,14 +120,20 @@ class Database:
         """True if the journal in use is no longer the one at its path: all connections are to be reopened."""
         self.newest = 0
         """The latest time of an entry, which no later entry goes below, in seconds since the epoch."""
-        self._db = self._connect()
-        self._prepare()
+        self._open()
 
     def reopen(self) -> None:
         """Close the files and open them again."""
         self._db.close()
+        self._open()
+
+    def _open(self) -> None:
         self._db = self._connect()
-        self._prepare()
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
 
     def _connect(self) -> sqlite3.Connection:
         uri = f"file:{quote(str(self._files.path))}?mode=rw&vfs={_VFS}"

@@ -142,8 +142,12 @@ class Registry:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(open_regular(self._path, os.O_RDWR | os.O_CREAT))
         self._db = sqlite3.connect(self._path, isolation_level=None, timeout=REGISTRY_LOCK_SECONDS)
-        self._renew_looks()
-        self._db.executescript(_SCHEMA)
+        try:
+            self._renew_looks()
+            self._db.executescript(_SCHEMA)
+        except BaseException:
+            self._db.close()
+            raise
 
     def _renew_looks(self) -> None:
         """Store how names look by the rules of this version, if it was by those of another.
