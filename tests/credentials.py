@@ -72,8 +72,26 @@ class Authority:
         return Certificate(path, path)
 
     def _sign(self, key: Ed25519PrivateKey, subject: x509.Name, extension: x509.ExtensionType) -> x509.Certificate:
-        now, day = dt.datetime.now(dt.UTC), dt.timedelta(days=1)
+        """Return a certificate with all that RFC 5280 asks for: Python 3.13 and later look for it."""
+        now, day, issuer = dt.datetime.now(dt.UTC), dt.timedelta(days=1), self._key.public_key()
         builder = x509.CertificateBuilder(
             self._name, subject, key.public_key(), x509.random_serial_number(), now - day, now + day
         ).add_extension(extension, critical=True)
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False)
+        if key is self._key:
+            builder = builder.add_extension(_SIGNS_CERTIFICATES, critical=True)
         return builder.sign(self._key, None)
+
+
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)

@@ -172,7 +172,7 @@ def test_without_a_home_there_is_a_clear_line_and_no_key(tmp_path: Path, command
     name, *arguments = command.split()
     program = (
         f"import os, sys, greenchat.cli as cli; run = cli.{name}; import cryptography.x509, greenchat.client.trust;"
-        "import greenchat.security.keys, greenchat.server.certificate, greenchat.server.registry;"
+        "import locale, greenchat.security.keys, greenchat.server.certificate, greenchat.server.registry;"
         f"os.setuid(12345); sys.exit(run({arguments!r}))"
     )
     status, out, err = run("-c", program, home=tmp_path, PYTHONPATH=TOP, **home)
