@@ -2,6 +2,7 @@
 #
 # make demo    see it work: a server and three clients chat and swap files (needs Python 3.11 and make)
 # make test    set up, then check style, types and behaviour
+# make test-matrix  the tests with each Python that is installed, and with the oldest libraries; half an hour
 # make slow    the tests that take minutes
 # make fuzz    two million cases in all, for the parsers and for both ends of the conversations; some minutes
 # make soak    ten minutes of members and transfers that come and go, many of them hostile
@@ -10,7 +11,7 @@
 
 PYTHON ?= python3
 
-.PHONY: demo test slow fuzz soak chaos clean
+.PHONY: demo test test-matrix slow fuzz soak chaos clean
 
 demo: .venv/run
 	@.venv/bin/python -P demo.py
@@ -20,6 +21,9 @@ test: .venv/dev
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/python -m pytest -n auto
+
+test-matrix: .venv/dev
+	.venv/bin/nox
 
 slow: .venv/dev
 	.venv/bin/python -m pytest -m slow
@@ -56,4 +60,4 @@ chaos: .venv/dev
 	@touch $@
 
 clean:
-	rm -rf .venv *.egg-info build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .nox *.egg-info build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
