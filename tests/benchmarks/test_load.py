@@ -190,7 +190,7 @@ def test_a_flood_goes_on_beside_and_is_no_message(ends: Connect) -> None:
 
     with beside(swallow):
         flood = (flooder.fds[0], b"flood\n" * 1000)
-        done = load.paced(speaker.fds, FRAME, members.fds, Pace(100, 0.1, 0), flood)
+        done = load.paced(speaker.fds, FRAME, members.fds, Pace(100, 0.1, 1.0), flood)
         flooder.near[0].shutdown(socket.SHUT_WR)
     assert done.flooded == heard > 6000
     assert (done.sent, done.delivered) == (10, 0)
