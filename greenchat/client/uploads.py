@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -201,8 +201,12 @@ class Uploads:
             raise TransferError(Code.TOO_MANY)
 
     def _forget_old_offers(self) -> None:
-        while self._offers and (len(self._offers) >= MAX_OFFERS or next(iter(self._offers.values())).expired()):
+        """Make room for one more; of too many, the requester that has most loses its oldest."""
+        while self._offers and next(iter(self._offers.values())).expired():
             self._offers.popitem(last=False)
+        if len(self._offers) >= MAX_OFFERS:
+            ((most, _),) = Counter(offer.requester for offer in self._offers.values()).most_common(1)
+            del self._offers[next(ticket for ticket, offer in self._offers.items() if offer.requester == most)]
 
     def _accept(self, sock: socket.socket, _address: tuple[Any, ...]) -> None:
         if len(self._strangers) >= MAX_STRANGERS:

@@ -310,6 +310,19 @@ DEAD_SECONDS: Final = KEEPALIVE_SECONDS + KEEPALIVE_INTERVAL * KEEPALIVE_PROBES
 MAX_REQUESTS: Final = 256
 """File requests of one user that may wait for their owners at once."""
 
+MAX_WANTS: Final = 64
+"""Requests that one owner is asked to answer at once; the next wait in the server. It serves as many files at once."""
+
+MAX_WANTS_EACH: Final = 16
+"""Of these, those of one requester."""
+
+ASK_COST: Final = 512
+"""Bytes that a request for a file counts for more than its line: what it makes the server and the owner send."""
+
+ANSWER_SIZE: Final = 160
+"""Bytes, besides `LINE_COST`, that an owner's answer to a request does not count for, because its requester pays; the
+longest answer of this package's client has about as many."""
+
 RETURN_SECONDS: Final = 10.0
 """For an owner that lost its connection to come back, while its files are asked for; by `RECONNECT_DELAYS` a client has
 tried three times by then."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from greenchat.errors import Code, Refused, sentence
 from greenchat.log.log import Entry
 from greenchat.protocol.codec import encode
-from greenchat.protocol.limits import MAX_LINE, SEND_SECONDS
+from greenchat.protocol.limits import ANSWER_SIZE, ASK_COST, LINE_COST, MAX_LINE, SEND_SECONDS
 from greenchat.protocol.names import name_key
 from greenchat.protocol.records import Ack, Counts, Get, Have, Hello, List, Note, Ping, Pong, Private, Record, Refuse
 from greenchat.protocol.wire import Event, ServerWire, Text
@@ -36,6 +36,7 @@ class Member:
         "_wire",
         "attempt",
         "certificate",
+        "charge",
         "deliver",
         "host",
         "listen",
@@ -55,6 +56,8 @@ class Member:
         """Who it is, whatever connection it has."""
         self.attempt = 0
         """The number of its connection among those of its session."""
+        self.charge = 0
+        """Bytes that count beside those that it sent, or instead of them, until its session settles that."""
         self.returns = False
         """True if it may come back after it has lost its connection."""
         self.deliver = outbox.write
@@ -114,11 +117,10 @@ class Member:
             case Text(block) if self._room:
                 self._room.post(self, block)
             case Get():
+                self.charge += ASK_COST
                 self._ask(event)
-            case Have():
-                self._context.office.have(self, event)
-            case Refuse():
-                self._context.office.refuse(self, event)
+            case Have() | Refuse():
+                self._answer(event)
             case Private(who, text):
                 self._say_privately(who, text)
             case Ping(leaving):
@@ -172,6 +174,12 @@ class Member:
             self._context.remote.ask(self, get)
         else:
             self._context.office.ask(self, get)
+
+    def _answer(self, answer: Have | Refuse) -> None:
+        """Pass on what this owner answers to a request; its requester has been charged for that."""
+        office = self._context.office
+        if office.have(self, answer) if isinstance(answer, Have) else office.refuse(self, answer):
+            self.charge -= ANSWER_SIZE + LINE_COST
 
     def _counts(self) -> Counts:
         if self._context.remote:

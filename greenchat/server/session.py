@@ -141,9 +141,12 @@ class Session:
         return max(LINE_COST, min(size, int(self._limit.rate) // LINE_COST)) if self._limit else size
 
     def _pause(self, data: bytes) -> None:
-        """Who says too much is not read from for a while, and so has to wait; nothing is lost."""
+        """Leave unread for a while what comes from a peer that sends too much; nothing is lost."""
+        size = len(data) + LINE_COST * data.count(b"\n")
+        if self._member:
+            size, self._member.charge = size + self._member.charge, 0
         if self._limit and not self._outbox.finished:
-            gevent.sleep(self._limit.pause(len(data) + LINE_COST * data.count(b"\n")))
+            gevent.sleep(self._limit.pause(size))
 
     def _first(self) -> list[Event]:
         """What comes until it is clear who is there, soon enough; less if the connection ends before."""

@@ -33,6 +33,7 @@ from greenchat.protocol.names import name_key
 from greenchat.protocol.records import Addresses, Dial, Fail, Get, Go, Have, Record, Refuse, Take, Want
 from greenchat.server.directory import Directory
 from greenchat.server.relay import RelayRoom
+from greenchat.server.wants import Wants
 
 __all__ = ["Party", "TicketOffice"]
 
@@ -63,8 +64,8 @@ def _secret() -> str:
 class _Transfer:
     """A request, from asking until its two sides meet."""
 
-    def __init__(self, number: int, requester: Party, owner: Party) -> None:
-        self.id = number
+    def __init__(self, get: Get, requester: Party, owner: Party) -> None:
+        self.id, self.file = get.id, get.file
         self.requester = requester
         self.owner = owner
         self.ticket, self.requester_key, self.owner_key = _secret(), _secret(), _secret()
@@ -91,6 +92,8 @@ class TicketOffice:
         self._closed = False
         self._of: dict[Party, dict[_Transfer, None]] = defaultdict(dict)
         """Each party's transfers, in either role, oldest first."""
+        self._wants: defaultdict[Party, Wants[Party, _Transfer]] = defaultdict(Wants)
+        """What each owner has still to answer."""
         self._left: OrderedDict[str, float] = OrderedDict()
         """When users who may come back have left, by name."""
 
@@ -102,18 +105,20 @@ class TicketOffice:
         except TransferError as error:
             requester.tell(Fail(get.id, error.code, str(error)))
             return
-        transfer = _Transfer(get.id, requester, owner)
+        transfer = _Transfer(get, requester, owner)
         self._by_ticket[transfer.ticket] = transfer
         self._of[requester][transfer] = self._of[owner][transfer] = None
         self._expire_in(ANSWER_SECONDS, transfer)
-        owner.tell(Want(transfer.ticket, requester.name, get.file, requester.certificate))
+        self._wants[owner].add(requester, transfer)
+        self._pass_on(owner)
 
-    def have(self, owner: Party, have: Have) -> None:
-        """The owner has the file: tell the requester where it may be fetched."""
+    def have(self, owner: Party, have: Have) -> bool:
+        """Tell the requester where it may fetch the file that the owner has; return True if somebody asked for it."""
         transfer = self._unanswered(owner, have.ticket)
         if transfer is None:
-            return
+            return False
         transfer.granted = True
+        self._settle(transfer)
         self._by_key[transfer.requester_key] = transfer
         self._expire_in(TICKET_SECONDS, transfer)
         direct = _direct(owner, transfer.requester)
@@ -131,12 +136,14 @@ class TicketOffice:
                 owner.certificate,
             )
         )
+        return True
 
-    def refuse(self, owner: Party, refuse: Refuse) -> None:
-        """The owner will not hand out the file: tell the requester."""
+    def refuse(self, owner: Party, refuse: Refuse) -> bool:
+        """Tell the requester that the owner does not hand out the file; return True if somebody asked for it."""
         transfer = self._unanswered(owner, refuse.ticket)
         if transfer is not None:
             self._fail(transfer, known(refuse.code))
+        return transfer is not None
 
     def meet(self, key: str, sock: socket.socket) -> None:
         """Take *sock* as one side of a relayed transfer: the first waits for the second, which starts the relay.
@@ -154,6 +161,7 @@ class TicketOffice:
     def forget(self, party: Party) -> None:
         """Tell whoever waits for *party* that it has left."""
         self._note_absence(party)
+        self._wants.pop(party, None)
         for transfer in list(self._of.pop(party, ())):
             self._fail(transfer, Code.OWNER_LEFT if party is transfer.owner else Code.INTERRUPTED)
 
@@ -190,6 +198,20 @@ class TicketOffice:
         if not encrypted and not (is_loopback(owner.host) and is_loopback(requester.host)):
             raise TransferError(Code.NO_KEY)
         return owner
+
+    def _pass_on(self, owner: Party) -> None:
+        for transfer in self._wants[owner].due():
+            requester = transfer.requester
+            owner.tell(Want(transfer.ticket, requester.name, transfer.file, requester.certificate))
+
+    def _settle(self, transfer: _Transfer) -> None:
+        """Ask the owner for what is next, if it was asked for this."""
+        owner = transfer.owner
+        if owner in self._wants:
+            self._wants[owner].remove(transfer.requester, transfer)
+            self._pass_on(owner)
+            if not self._wants[owner]:
+                del self._wants[owner]
 
     def _make_room(self, requester: Party) -> None:
         """Forget the oldest ticket that lies unused, if there are too many."""
@@ -254,6 +276,7 @@ class TicketOffice:
         self._by_key.pop(transfer.owner_key, None)
         for party in (transfer.requester, transfer.owner):
             self._of.get(party, {}).pop(transfer, None)
+        self._settle(transfer)
         if transfer.timer and transfer.timer is not gevent.getcurrent():
             transfer.timer.kill(block=False)
 

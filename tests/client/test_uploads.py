@@ -133,6 +133,18 @@ def test_oldest_of_too_many_tickets_is_forgotten(serving: Serving, monkeypatch: 
     assert taken(serving.pulls(third.ticket)) == b"hello"
 
 
+@pytest.mark.attack(45)
+def test_tickets_of_one_requester_push_out_those_of_nobody_else(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "MAX_OFFERS", 4)
+    bob = serving.people.member("bob")
+    his = serving.grants(to=bob)
+    for _ in range(20):
+        serving.grants()
+    assert taken(serving.pulls(his.ticket)) == b"hello"
+
+
 def test_row_19_connection_that_says_nothing_is_let_go(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "HELLO_SECONDS", 0.02)
     end = serving.comes()

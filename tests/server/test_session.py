@@ -13,7 +13,7 @@ from gevent import socket
 from greenchat import ChatServer
 from greenchat.errors import Code, TransferError, sentence
 from greenchat.protocol.codec import encode
-from greenchat.protocol.limits import MAX_LINE, MAX_PIECE, RECEIVE_SIZE, RECEIVE_SIZE_OF_RECORDS
+from greenchat.protocol.limits import ASK_COST, LINE_COST, MAX_LINE, MAX_PIECE, RECEIVE_SIZE, RECEIVE_SIZE_OF_RECORDS
 from greenchat.protocol.records import (
     Dial,
     Error,
@@ -23,6 +23,8 @@ from greenchat.protocol.records import (
     Go,
     Have,
     Hello,
+    Ping,
+    Pong,
     Pull,
     Record,
     Refuse,
@@ -845,3 +847,47 @@ def test_last_line_of_a_guest_counts_without_its_end_unless_it_was_cut_off(peopl
     assert bob.line() == b"ann: 2"
     people.member("cat").send(b"3\n")
     assert bob.line() == b"cat: 3"
+
+
+# --- who pays ---------------------------------------------------------------------------------
+
+
+class Account:
+    """Stands in for a rate limit, and only counts."""
+
+    rate = 1024.0
+    rested = True
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def pause(self, size: int) -> float:
+        self.size += size
+        return 0.0
+
+
+@pytest.mark.attack(45)
+@pytest.mark.parametrize("answer", ["refuse", "have"])
+def test_requester_pays_for_a_request_and_the_owner_nothing_for_its_answer(
+    server: ChatServer, people: People, answer: str
+) -> None:
+    ann, bob = people.member("ann"), people.member("bob", listen=5000)
+    accounts = {"ann": Account(), "bob": Account()}
+    for one in server._sessions:
+        one._limit = accounts[one.name]  # type: ignore[assignment]  # it does what is needed of it
+    for number in range(50):
+        ann.tell(Get(number, "bob", "file"))
+        ticket = bob.record(Want).ticket
+        if answer == "refuse":
+            bob.tell(Refuse(ticket, Code.NOT_FOUND, sentence(Code.NOT_FOUND)))
+            ann.record(Fail)
+        else:
+            bob.tell(Have(ticket, 5, ("blake3", "sha256")))
+            ann.record(Take)
+    assert accounts["ann"].size > 50 * ASK_COST
+    assert accounts["bob"].size <= 0
+    before = accounts["bob"].size
+    bob.tell(Refuse("0" * 32, Code.NOT_FOUND, ""))
+    bob.tell(Ping())
+    bob.record(Pong)
+    until(lambda: accounts["bob"].size > before + 2 * LINE_COST)  # what answers nothing counts

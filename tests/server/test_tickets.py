@@ -12,7 +12,7 @@ from gevent import socket
 
 from greenchat.errors import Code, TransferError, sentence
 from greenchat.protocol.codec import encode
-from greenchat.protocol.limits import MAX_ALGORITHM_NAME, MAX_ALGORITHMS
+from greenchat.protocol.limits import MAX_ALGORITHM_NAME, MAX_ALGORITHMS, MAX_WANTS
 from greenchat.protocol.records import Dial, Fail, Get, Go, Have, Record, Refuse, Take, Want
 from greenchat.server import relay, tickets
 from greenchat.server.directory import Directory
@@ -378,6 +378,55 @@ def test_those_who_left_fill_no_memory(town: Town, monkeypatch: pytest.MonkeyPat
         town.gone(user)
     absent = [town.office.absence(f"user{number}") is Code.OWNER_LEFT for number in range(10)]
     assert absent == [False] * 7 + [True] * 3
+
+
+# --- fair shares ------------------------------------------------------------------------------
+
+
+def wanted(user: User) -> list[Want]:
+    return [record for record in user.told if isinstance(record, Want)]
+
+
+@pytest.mark.attack(45)
+@pytest.mark.parametrize("answer", ["have", "refuse"])
+def test_requests_of_many_leave_room_for_one(town: Town, answer: str) -> None:
+    for number in range(6):
+        eve = town.user(f"eve{number}")
+        for each in range(100):
+            town.office.ask(eve, Get(each, "bob", "file"))
+    assert len(wanted(town.bob)) == MAX_WANTS
+    town.office.ask(town.ann, Get(1, "bob", "file"))
+    for want in wanted(town.bob)[:8]:
+        if answer == "have":
+            assert town.office.have(town.bob, Have(want.ticket, 7, SHA))
+        else:
+            assert town.office.refuse(town.bob, Refuse(want.ticket, Code.NOT_FOUND, ""))
+    assert "ann" in [want.requester for want in wanted(town.bob)]
+    assert len(wanted(town.bob)) == MAX_WANTS + 8
+
+
+def test_request_that_waits_for_its_turn_is_answered_in_time(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tickets, "ANSWER_SECONDS", 0.01)
+    for number in range(100):
+        town.office.ask(town.ann, Get(number, "bob", "file"))
+    until(lambda: len(town.ann.told) == 100)
+    assert {record.code for record in town.ann.told if isinstance(record, Fail)} == {Code.OWNER_SILENT}
+    assert not town.office._wants
+
+
+def test_next_request_is_passed_on_when_its_requester_leaves(town: Town) -> None:
+    for number in range(100):
+        town.office.ask(town.ann, Get(number, "bob", "file"))
+    town.office.forget(town.ann)
+    assert len(wanted(town.bob)) == 100
+    assert not town.office._wants
+
+
+def test_answer_to_no_request_is_none(town: Town) -> None:
+    ticket = town.asked()
+    assert town.office.refuse(town.bob, Refuse(ticket, Code.NOT_FOUND, ""))
+    assert not town.office.refuse(town.bob, Refuse(ticket, Code.NOT_FOUND, ""))
+    assert not town.office.have(town.bob, Have(ticket, 7, SHA))
 
 
 # --- bounds -----------------------------------------------------------------------------------
