@@ -3,6 +3,7 @@
 import argparse
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from greenchat.cli import arguments
@@ -158,7 +159,10 @@ def key(data: bytes) -> None:
     assert not is_proof(words, certificate, "nonce", b"server", "name")
 
 
-_ARGUMENTS: list[Callable[[str], object]] = [getattr(arguments, name) for name in arguments.__all__ if name.islower()]
+_ARGUMENTS: list[Callable[[str], object]] = [
+    *(getattr(arguments, name) for name in arguments.__all__ if name.islower() and name != "host"),
+    partial(arguments.host, port_goes="after it"),
+]
 
 
 def argument(data: bytes) -> None:
