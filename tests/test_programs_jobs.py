@@ -32,6 +32,11 @@ class Shell:
     def type(self, keys: str) -> None:
         os.write(self._controller, keys.encode())
 
+    @property
+    def is_in_foreground(self) -> bool:
+        """True while the shell itself reads what is typed."""
+        return os.tcgetpgrp(self._controller) == self.process
+
     def close(self) -> None:
         os.kill(self.process, signal.SIGKILL)
         os.close(self._controller)
@@ -78,6 +83,7 @@ def test_job_in_the_background_chats_on_and_takes_input_again_in_the_foreground(
         shell.screen.wait_for("bob: hi")
         assert states(server.port) != ["T"]
         shell.type("fg\n")
+        until(lambda: not shell.is_in_foreground)
         shell.type("m\n")
         shell.screen.wait_for("Enter your message:")
         shell.type("back\n")
