@@ -30,6 +30,7 @@ from greenchat.protocol.limits import (
     MAX_UPLOADS,
     MAX_UPLOADS_EACH,
     MEET_SECONDS,
+    OFFER_ORDER_SECONDS,
     TICKET_SECONDS,
 )
 from greenchat.protocol.names import file_name
@@ -86,6 +87,7 @@ class Uploads:
         # One digests for many; where all is encrypted, each file has one that reads, seals and sends it.
         self._pool = ThreadPool(MAX_UPLOADS if identity else DIGEST_THREADS)
         self._looking = ThreadPool(FILE_THREADS)
+        self._last_offer: gevent.Greenlet[..., None] | None = None
         """For what a hung file system never answers, and nothing else."""
         self._tell = tell
         self._on_served = on_served
@@ -117,15 +119,15 @@ class Uploads:
     def offer(self, want: Want) -> None:
         """Say whether there is such a file, and if so, honour the ticket for a while. Nobody waits for the disk."""
         if len(self._offering) < MAX_OFFERS:
-            self._offering.spawn(self._offer, want)
+            self._last_offer = self._offering.spawn(self._offer, want, self._last_offer)
         else:
             self._tell(Refuse(want.ticket, Code.TOO_MANY, sentence(Code.TOO_MANY)))
 
-    def _offer(self, want: Want) -> None:
+    def _offer(self, want: Want, before: gevent.Greenlet[..., None] | None) -> None:
         with contextlib.suppress(GreenchatError):  # of the server, which is told of by others
-            self._answer(want)
+            self._answer(want, before)
 
-    def _answer(self, want: Want) -> None:
+    def _answer(self, want: Want, before: gevent.Greenlet[..., None] | None) -> None:
         try:
             self._check_room(want.requester)
             certificate = self._certificate_of(want)
@@ -138,6 +140,8 @@ class Uploads:
             return
         from greenchat.transfer.digest import ALGORITHMS
 
+        if before is not None:
+            before.join(OFFER_ORDER_SECONDS)  # a requester's files wait for each other in the order of the answers
         self._forget_old_offers()
         self._offers[transfer_of(want.ticket)] = _Offer(want.requester, want.file, certificate, time.monotonic())
         self._tell(Have(want.ticket, size, ALGORITHMS))

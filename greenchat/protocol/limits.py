@@ -436,6 +436,9 @@ ABORT_SECONDS: Final = 1.0
 FILE_SECONDS: Final = 5.0
 """For a file system to open or look up one file, before it counts as hung; half of what an owner has to answer."""
 
+OFFER_ORDER_SECONDS: Final = 0.2
+"""Seconds that an owner's answer waits for the one before it, so that a file that hangs holds up no others for long."""
+
 FILE_THREADS: Final = 4
 """Threads for such calls of one kind, and so the most that a hung file system can hold."""
 
