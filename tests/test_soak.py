@@ -180,7 +180,7 @@ class Town:
     def end(self) -> None:
         for program in reversed(self.programs):
             program.signal(signal.SIGTERM)
-            assert program.status() == (0 if program.name == "server" else 128 + signal.SIGTERM)
+            assert program.status() == (0 if program.name == "server" else -signal.SIGTERM)
         assert not [path for name in ("direct", "relay", "server") for path in (self._root / name).iterdir()]
 
 
