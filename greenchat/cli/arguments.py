@@ -130,7 +130,7 @@ def host(text: str, port_goes: str) -> str:
     if is_address(plain) and not rest:
         return plain
     name, colon, number = text.rpartition(":")
-    if colon and number.isdigit() and (":" not in name or bracket):
+    if colon and number.isdigit() and name.isprintable() and (":" not in name or bracket):
         raise argparse.ArgumentTypeError(f"{text[:60]!r} is a host and a port: give {name[:60]} here, {port_goes}")
     if plain and not bracket and not set(":/ ") & set(plain):
         return plain

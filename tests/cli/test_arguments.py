@@ -166,11 +166,12 @@ def test_port_behind_a_host_is_sent_where_it_belongs(text: str, alone: str) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "[", "[host]", "host:", ":", ":6001", "a:b", "http://x", "x/y", "a b", "::1::"]
+    "text", ["", "[]", "[", "[host]", "host:", ":", ":6001", "a:b", "http://x", "x/y", "a b", "::1::", "a\nb:1"]
 )
 def test_no_host(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError):
+    with pytest.raises(argparse.ArgumentTypeError) as wrong:
         arguments.host(text, "")
+    assert "\n" not in str(wrong.value)
 
 
 @pytest.mark.parametrize("text", ["1", "1000000"])
