@@ -175,6 +175,13 @@ class Owner:
         ends.callback(self.uploads.close)
         self.port = self.uploads.listen(("127.0.0.1",), 0)
 
+    def offer(self, want: Want) -> None:
+        """Offer a file, and return once the server is told: it tells the requester of the ticket only then."""
+        self.told.clear()
+        self.uploads.offer(want)
+        while not self.told:
+            gevent.sleep(0)
+
     def check(self, answer: bytes) -> None:
         """Nobody is left, and the *answer* was the file or an error."""
         while self.uploads._strangers or self.uploads._serving:
@@ -193,8 +200,7 @@ _owner = once(Owner)
 def owner(data: bytes) -> None:
     """What a requester says to an owner: it gets the file or an error."""
     one = _owner()
-    one.uploads.offer(Want("t", "ann", "file"))
-    one.told.clear()
+    one.offer(Want("t", "ann", "file"))
     peer = connect(one.port)
     with contextlib.suppress(OSError):
         peer.sendall(data)

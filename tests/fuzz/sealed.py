@@ -139,8 +139,7 @@ def _owner() -> Owner:
 def sealed_owner(data: bytes) -> None:
     """What a requester says to an owner, before a handshake or after: it gets the file or an error."""
     one, bob = _owner(), _identity("bob")
-    one.uploads.offer(Want("t", "bob", "file", text_of(bob.certificate)))
-    one.told.clear()
+    one.offer(Want("t", "bob", "file", text_of(bob.certificate)))
     peer = connect(one.port)
     if data[:1] < bytes([_RAW]):
         one.check(rest_of(_say_last(peer, peer.sendall, data[1:])))
